@@ -1,0 +1,56 @@
+# Every target makes its own environment in .venv; nothing is installed outside this folder.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format bench lock wheel clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "VxData needs Python 3.11 or newer; try: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.ready: requirements.lock pyproject.toml $(shell find tests/plugin -type f -name '*.toml' 2>/dev/null) | $(UV)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e tests/plugin
+	@touch $@
+
+demo: $(VENV)/.ready ## build a lake from the public IDC index and ask it three questions
+	@$(BIN)/vxdata demo
+
+test: $(VENV)/.ready ## run the whole test-suite (local folder and S3 servers of its own)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.ready ## the longer runs: the full IDC releases, long state machines
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+check: $(VENV)/.ready ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## apply the formatter and safe lint fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready ## ratios against named peers, S3 request counts
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-bench.lock
+	$(BIN)/python -m benchmarks
+
+lock: $(UV) ## resolve the dependencies anew
+	$(UV) pip compile pyproject.toml --upgrade --group dev --all-extras --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -q -o requirements.lock
+	$(UV) pip compile pyproject.toml --group dev --group bench --all-extras --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -q -c requirements.lock -o requirements-bench.lock
+
+wheel: $(VENV)/.ready ## build the wheel into dist/
+	$(UV) build --quiet --python $(BIN)/python --wheel --no-build-isolation
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo

@@ -1,0 +1,97 @@
+"""Fixtures for all tests: an environment of their own, and fresh lakes on disk and on S3 servers."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import Server, aws_environment, make_bucket, start_ministack, start_moto
+
+MakeLakeUri = Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds one home directory for each test."""
+    return tmp_path_factory.mktemp("homes")
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, homes: Path) -> Path:
+    """Give the test a home directory, and hide the developer's settings, credentials and HTTP proxies from it."""
+    for name in os.environ:
+        if name.startswith(("VXDATA_", "AWS_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    home = homes / uuid.uuid4().hex
+    home.mkdir()
+    folders = {"HOME": "", "USERPROFILE": ""}
+    folders |= {f"XDG_{kind}_HOME": kind.lower() for kind in ("DATA", "CONFIG", "CACHE", "STATE")}
+    folders |= {"AWS_CONFIG_FILE": "aws/config", "AWS_SHARED_CREDENTIALS_FILE": "aws/credentials"}
+    for name, folder in folders.items():
+        monkeypatch.setenv(name, str(home / folder))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "*")
+    return home
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[Server]:
+    """One moto for the session (and xdist worker)."""
+    with start_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ministack_server() -> Iterator[Server]:
+    """One ministack for the session (and xdist worker)."""
+    with start_ministack() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_url(moto_server: Server) -> str:
+    """The endpoint of the session's moto."""
+    return moto_server.endpoint_url
+
+
+@pytest.fixture(scope="session")
+def ministack_url(ministack_server: Server) -> str:
+    """The endpoint of the session's ministack."""
+    return ministack_server.endpoint_url
+
+
+@pytest.fixture
+def use_endpoint(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Point the standard AWS variables at an S3 server or at a proxy in front of one."""
+
+    def use(endpoint_url: str) -> None:
+        for name, value in aws_environment(endpoint_url).items():
+            monkeypatch.setenv(name, value)
+
+    return use
+
+
+@pytest.fixture(params=["local", "moto", "ministack"])
+def make_lake_uri(request: pytest.FixtureRequest, tmp_path: Path, use_endpoint: Callable[[str], None]) -> MakeLakeUri:
+    """A function that returns the URI of a new lake at each call: local, on moto, on ministack."""
+    if request.param == "local":
+        return lambda: str(tmp_path / uuid.uuid4().hex / "lake")
+    endpoint_url: str = request.getfixturevalue(f"{request.param}_url")
+    use_endpoint(endpoint_url)
+
+    def make() -> str:
+        bucket = f"bucket-{uuid.uuid4()}"
+        make_bucket(endpoint_url, bucket)
+        return f"s3://{bucket}/lake"
+
+    return make
+
+
+@pytest.fixture
+def lake_uri(make_lake_uri: MakeLakeUri) -> str:
+    """The URI of a new lake, empty and not made yet: local, on moto, on ministack."""
+    return make_lake_uri()

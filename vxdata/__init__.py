@@ -1,0 +1,3 @@
+"""VxData: a serverless, versioned lakehouse for medical-imaging research."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Which tables exist and what their columns are. Pure: no I/O."""

@@ -1,0 +1,131 @@
+"""Binding: a predicate is held against a table's columns before any I/O.
+
+Unknown fields fail with the nearest names, literals of a wrong type fail with what fits, and what follows from the
+schema is filled in: lineage columns take identifiers with or without their type, `contains` on a list is membership,
+and `has_ancestor` of a datasource, patient or study uses the lineage column, so that files are skipped.
+"""
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import polars as pl
+
+from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.expr.literals import to_literal
+from vxdata.expr.tree import (
+    And,
+    Compare,
+    EqMissing,
+    HasAncestor,
+    IsIn,
+    IsNull,
+    Node,
+    Not,
+    Or,
+    Overlaps,
+    Predicate,
+    Text,
+)
+from vxdata.schemas.identifiers import check_identifier, type_of
+from vxdata.schemas.registry import registry
+
+_TYPE_OF_COLUMN = {column: type_name for type_name, column in LINEAGE_COLUMNS.items()}
+
+
+def bind(predicate: Predicate, spec: TableSpec) -> Node:
+    """Return the predicate with its literals as the table's columns see them.
+
+    Raises:
+        InvalidInputError: an unknown field, or a literal or operator that does not fit its column.
+    """
+    node: Node = predicate  # type: ignore[assignment]  # every predicate is one of the nodes
+    match node:
+        case And(parts):
+            return And(tuple(bind(part, spec) for part in parts))
+        case Or(parts):
+            return Or(tuple(bind(part, spec) for part in parts))
+        case Not(part):
+            return Not(bind(part, spec))
+        case HasAncestor(identifier):
+            return _bind_ancestor(identifier, spec)
+        case IsNull(column):
+            column_type(spec, column)
+            return node
+        case Compare(column, operator, value):
+            return Compare(column, operator, _literal(spec, column, value))
+        case EqMissing(column, value):
+            return EqMissing(column, None if value is None else _literal(spec, column, value))
+        case IsIn(column, values):
+            return _bind_is_in(spec, column, values)
+        case Text(column, operator, text):
+            return _bind_text(spec, node)
+        case Overlaps(column, values):
+            return Overlaps(column, _elements(spec, column, values))
+        case _:
+            assert_never(node)
+
+
+def column_type(spec: TableSpec, column: str) -> pl.DataType:
+    """Return the type of a visible column.
+
+    Raises:
+        InvalidInputError: there is no such column; the message names the nearest.
+    """
+    visible: Mapping[str, pl.DataType] = spec.visible
+    if column not in visible:
+        raise InvalidInputError(f"{spec.namespace} has no field {column!r}.{did_you_mean(column, visible)}")
+    return visible[column]
+
+
+def _literal(spec: TableSpec, column: str, value: Any) -> Any:
+    literal = to_literal(column, column_type(spec, column), value)
+    return _with_type(column, literal) if column in _TYPE_OF_COLUMN else literal
+
+
+def _with_type(column: str, value: str) -> str:
+    """Return a lineage literal with its type: `DA001` of `patient_id` is `patient/DA001`."""
+    expected, found = _TYPE_OF_COLUMN[column], type_of(value)
+    if value.startswith(f"{expected}/"):
+        return value
+    if "/" in value and found in registry():
+        raise InvalidInputError(f"F.{column}: {value!r} is of the type {found!r}; a {expected!r} is expected.")
+    return f"{expected}/{value}"
+
+
+def _bind_is_in(spec: TableSpec, column: str, values: tuple[Any, ...]) -> IsIn:
+    dtype = column_type(spec, column)
+    if isinstance(dtype, pl.List):
+        raise InvalidInputError(f"F.{column} is a list; write F.{column}.contains_any([...]).")
+    return IsIn(column, tuple(_literal(spec, column, value) for value in values if value is not None))
+
+
+def _bind_text(spec: TableSpec, node: Text) -> Node:
+    dtype = column_type(spec, node.column)
+    if isinstance(dtype, pl.List) and node.operator == "contains":
+        return Overlaps(node.column, _elements(spec, node.column, (node.text,)))
+    if not isinstance(dtype, pl.String):
+        raise InvalidInputError(f"F.{node.column}.{node.operator}: the field is {dtype}, and a text is needed.")
+    if node.operator == "startswith" and node.column in _TYPE_OF_COLUMN:
+        return Text(node.column, "startswith", _with_type(node.column, node.text))
+    return node
+
+
+def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    dtype = column_type(spec, column)
+    if not isinstance(dtype, pl.List):
+        raise InvalidInputError(f"F.{column} is no list; write F.{column}.is_in([...]).")
+    inner = dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
+    return tuple(to_literal(column, inner, value) for value in values if value is not None)
+
+
+def _bind_ancestor(identifier: str, spec: TableSpec) -> Node:
+    check_identifier(identifier)
+    type_name = type_of(identifier)
+    registry().of_type(type_name)
+    column = LINEAGE_COLUMNS.get(type_name)
+    if column is None:
+        return HasAncestor(identifier)
+    if spec.type_name == type_name:
+        return IsIn("identifier", ())  # a datasource, patient or study is no ancestor of its own kind
+    return And((Compare(column, "==", identifier), Not(IsNull(column))))

@@ -1,0 +1,182 @@
+"""`F`: fields by name, with operators that build predicates.
+
+    F.volume_type == "T2"
+    (F.slice_thickness < 3) & ~F.series_description.contains("loc")
+"""
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import polars as pl
+
+from vxdata.errors import InvalidInputError
+from vxdata.expr.tree import (
+    And,
+    Compare,
+    ComparisonOperator,
+    EqMissing,
+    HasAncestor,
+    IsIn,
+    IsNull,
+    Not,
+    Overlaps,
+    Predicate,
+    Text,
+    TextOperator,
+)
+
+
+class _NoFieldError(InvalidInputError, AttributeError):
+    """A name that `F` refuses; an `AttributeError` too, so that introspection works."""
+
+
+class Field:
+    """A column of whatever table the predicate is used on."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"F[{self._name!r}]"
+
+    def _compare(self, operator: ComparisonOperator, other: Any) -> Predicate:
+        if isinstance(other, Field):
+            raise InvalidInputError(
+                f"F.{self._name} {operator} F.{other._name}: a field compares with a value, not with another field; "
+                "collect and compare the two columns in Polars."
+            )
+        if other is None:
+            raise InvalidInputError(f"F.{self._name} {operator} None is never true; write .is_null() or .is_not_null().")
+        return Compare(self._name, operator, other)
+
+    def __eq__(self, other: object) -> Predicate:  # type: ignore[override]
+        """Equal; `== None` means is null."""
+        return self.is_null() if other is None else self._compare("==", other)
+
+    def __ne__(self, other: object) -> Predicate:  # type: ignore[override]
+        """Not equal; `!= None` means is not null."""
+        return self.is_not_null() if other is None else self._compare("!=", other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __lt__(self, other: Any) -> Predicate:
+        return self._compare("<", other)
+
+    def __le__(self, other: Any) -> Predicate:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Any) -> Predicate:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Any) -> Predicate:
+        return self._compare(">=", other)
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidInputError(f"F.{self._name} has no truth value in Python; write F.{self._name} == True.")
+
+    def __contains__(self, value: object) -> NoReturn:
+        raise InvalidInputError(f"{value!r} in F.{self._name}: write F.{self._name}.contains({value!r}).")
+
+    def __iter__(self) -> NoReturn:
+        raise InvalidInputError(f"F.{self._name} is a field, not a list of values; collect the query first.")
+
+    def __and__(self, other: object) -> NoReturn:
+        bool(self)
+        raise AssertionError
+
+    __rand__ = __or__ = __ror__ = __invert__ = __and__  # type: ignore[assignment]
+
+    def is_null(self) -> Predicate:
+        """Whether there is no value."""
+        return IsNull(self._name)
+
+    def is_not_null(self) -> Predicate:
+        """Whether there is a value."""
+        return Not(IsNull(self._name))
+
+    def eq_missing(self, value: Any) -> Predicate:
+        """Equal, with null equal to None: never null."""
+        return EqMissing(self._name, value)
+
+    def ne_missing(self, value: Any) -> Predicate:
+        """Not equal, with null equal to None: never null."""
+        return Not(EqMissing(self._name, value))
+
+    def is_in(self, values: Any) -> Predicate:
+        """Whether the value is one of a list, tuple, set or Series; nulls among them are ignored."""
+        return IsIn(self._name, _values(f"F.{self._name}.is_in", values))
+
+    def between(self, low: Any, high: Any) -> Predicate:
+        """Whether low <= value <= high."""
+        return And((self._compare(">=", low), self._compare("<=", high)))
+
+    def after(self, instant: Any) -> Predicate:
+        """Whether the instant is later than this one (an ISO string, a date or a datetime; naive means UTC)."""
+        return self._compare(">", instant)
+
+    def before(self, instant: Any) -> Predicate:
+        """Whether the instant is earlier than this one (an ISO string, a date or a datetime; naive means UTC)."""
+        return self._compare("<", instant)
+
+    def _text(self, operator: TextOperator, text: Any) -> Predicate:
+        if not isinstance(text, str):
+            raise InvalidInputError(f"F.{self._name}.{operator}({text!r}): a text is expected, not {type(text).__name__}.")
+        return Text(self._name, operator, text)
+
+    def contains(self, text: str) -> Predicate:
+        """Whether the text holds this literal text, case-sensitively; on a list column: whether it is an element."""
+        return self._text("contains", text)
+
+    def startswith(self, text: str) -> Predicate:
+        """Whether the text starts with this literal text, case-sensitively."""
+        return self._text("startswith", text)
+
+    def endswith(self, text: str) -> Predicate:
+        """Whether the text ends with this literal text, case-sensitively."""
+        return self._text("endswith", text)
+
+    def contains_any(self, values: Any) -> Predicate:
+        """Whether a list column holds any of these values; nulls on either side are ignored."""
+        return Overlaps(self._name, _values(f"F.{self._name}.contains_any", values))
+
+
+def _values(where: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, pl.Series):
+        values = values.to_list()
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or isinstance(values, dict):
+        raise InvalidInputError(f"{where}({values!r}): a list, tuple, set or Series is expected, as in [{values!r}].")
+    return tuple(values)
+
+
+class FieldAccessor:
+    """`F.name` or `F["name"]`: a field by its name."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Field:
+        return self[name]
+
+    def __getitem__(self, name: str) -> Field:
+        if not isinstance(name, str) or name.startswith("_"):
+            raise _NoFieldError(f"{name!r} is no field: names with a leading underscore are refused.")
+        return Field(name)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise InvalidInputError(f"F.{name} = ...: F builds predicates; write F.{name} == ... .")
+
+    def __repr__(self) -> str:
+        return "F"
+
+
+F = FieldAccessor()
+
+
+def has_ancestor(identifier: str) -> Predicate:
+    """Whether a resource is a strict ancestor, at any depth and of any type.
+
+    Args:
+        identifier: the ancestor, such as ``datasource/dasa``.
+    """
+    return HasAncestor(identifier)

@@ -1,0 +1,91 @@
+"""The Polars target: a bound predicate as one expression, with three-valued logic."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import and_, eq, ge, gt, le, lt, ne, or_
+from typing import Any, assert_never
+
+import polars as pl
+
+from vxdata.expr.tree import (
+    And,
+    Compare,
+    EqMissing,
+    HasAncestor,
+    IsIn,
+    IsNull,
+    Node,
+    Not,
+    Or,
+    Overlaps,
+    Text,
+)
+
+_COMPARISONS = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def to_polars(node: Node, columns: Mapping[str, pl.DataType]) -> pl.Expr:
+    """Return the expression of a bound predicate.
+
+    Args:
+        node: the predicate, bound to the table.
+        columns: the table's columns and types.
+    """
+    match node:
+        case And(parts):
+            return reduce(and_, (to_polars(part, columns) for part in parts))  # type: ignore[arg-type]
+        case Or(parts):
+            return reduce(or_, (to_polars(part, columns) for part in parts))  # type: ignore[arg-type]
+        case Not(part):
+            return ~to_polars(part, columns)  # type: ignore[arg-type]
+        case Compare(column, operator, value):
+            result: pl.Expr = _COMPARISONS[operator](pl.col(column), _lit(value, columns[column]))
+            return result
+        case EqMissing(column, value):
+            return pl.col(column).eq_missing(_lit(value, columns[column]))
+        case IsNull(column):
+            return pl.col(column).is_null()
+        case IsIn(column, values):
+            return _is_in(column, values, columns[column])
+        case Text(column, operator, text):
+            return _text(column, operator, text)
+        case Overlaps(column, values):
+            return _overlaps(column, values)
+        case HasAncestor(identifier):
+            return pl.col("ancestors").list.contains(identifier)
+        case _:
+            assert_never(node)
+
+
+def _lit(value: Any, dtype: pl.DataType) -> pl.Expr:
+    """Return a typed literal; a float against an int column stays a float."""
+    if isinstance(dtype, pl.Int64) and isinstance(value, float):
+        return pl.lit(value)
+    if isinstance(dtype, pl.List | pl.Struct):
+        return pl.lit(None)
+    return pl.lit(value, dtype)
+
+
+def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
+    if not values:
+        return pl.lit(False)
+    mixed = isinstance(dtype, pl.Int64) and any(isinstance(value, float) for value in values)
+    series = pl.Series([float(v) for v in values]) if mixed else pl.Series(values, dtype=dtype)
+    tested = pl.col(column).cast(pl.Float64) if mixed else pl.col(column)
+    return tested.is_in(series.implode())
+
+
+def _text(column: str, operator: str, text: str) -> pl.Expr:
+    match operator:
+        case "startswith":
+            return pl.col(column).str.starts_with(text)
+        case "endswith":
+            return pl.col(column).str.ends_with(text)
+    return pl.col(column).str.contains(text, literal=True)
+
+
+def _overlaps(column: str, values: tuple[Any, ...]) -> pl.Expr:
+    """Null for a null list; an empty list, and no values, overlap with nothing."""
+    if not values:
+        return pl.lit(False)
+    return reduce(or_, (pl.col(column).list.contains(value) for value in values))

@@ -1,0 +1,132 @@
+"""The predicate tree: frozen nodes that name columns and hold literals.
+
+Operators are overloaded on the field proxy (`proxy.Field`); a node knows only `&`, `|` and `~`, so that `==` on nodes
+is structural. Three-valued logic: a filter keeps the rows for which the predicate is true; null is not true, nor is its
+negation.
+
+Source: design of record, section 4.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from vxdata.errors import InvalidInputError
+
+ComparisonOperator = Literal["==", "!=", "<", "<=", ">", ">="]
+TextOperator = Literal["contains", "startswith", "endswith"]
+
+
+class Predicate:
+    """Base of all nodes."""
+
+    def __and__(self, other: "Predicate") -> "And":
+        return And((self, require_predicate(other)))
+
+    def __or__(self, other: "Predicate") -> "Or":
+        return Or((self, require_predicate(other)))
+
+    def __invert__(self) -> "Not":
+        return Not(self)
+
+    def __bool__(self) -> NoReturn:
+        raise InvalidInputError(
+            "a predicate has no truth value in Python. Write & | ~ in place of and, or, not (each side in parentheses), "
+            ".is_in([...]) in place of in, and .between(a, b) in place of a chained comparison."
+        )
+
+
+def require_predicate(value: Any) -> Predicate:
+    """Return a predicate as it is.
+
+    Raises:
+        InvalidInputError: the value is none.
+    """
+    if isinstance(value, Predicate):
+        return value
+    name = getattr(value, "_name", None)
+    if isinstance(name, str):
+        raise InvalidInputError(f"F.{name} alone is no predicate; write F.{name} == True, or F.{name}.is_not_null().")
+    raise InvalidInputError(
+        f"{value!r} is no predicate; write one such as F.volume_type == 'T2', and put each side of & and | in parentheses."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(Predicate):
+    """column <operator> literal."""
+
+    column: str
+    operator: ComparisonOperator
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EqMissing(Predicate):
+    """Equality that takes null as a value: never null itself."""
+
+    column: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull(Predicate):
+    """Whether the column is null: never null itself."""
+
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class IsIn(Predicate):
+    """Whether the column is one of some literals; nulls among them are ignored."""
+
+    column: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Predicate):
+    """A literal, case-sensitive test of text."""
+
+    column: str
+    operator: TextOperator
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps(Predicate):
+    """Whether a list column holds any of some literals; nulls on either side are ignored."""
+
+    column: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HasAncestor(Predicate):
+    """Whether a resource is a strict ancestor at any depth: never null."""
+
+    identifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class And(Predicate):
+    """All parts."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or(Predicate):
+    """Any part."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Predicate):
+    """The negation."""
+
+    part: Predicate
+
+
+Node = Compare | EqMissing | IsNull | IsIn | Text | Overlaps | HasAncestor | And | Or | Not
+"""Every node that exists, so that a `match` over it can be checked for completeness."""

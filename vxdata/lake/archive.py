@@ -1,0 +1,85 @@
+"""The archive of commit metadata: the audit log that outlives the trimming of the Delta log.
+
+Checkpoints hold no commit metadata, so before old entries are trimmed, who committed what and why goes to
+`_vxdata/commits/<namespace>/<first>-<last>.ndjson`, one line for each commit. A file is written once, for a range of
+versions; a range may be there twice, from two writers, with the same content.
+
+Source: design of record, section 5 (the log).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from vxdata.errors import StorageError
+from vxdata.lake.format import OWN_FOLDER
+from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.table import Table
+
+_RANGE = re.compile(r"(\d{20})-(\d{20})\.ndjson$")
+
+
+def archive_commits(table: Table, upto: int) -> int:
+    """Write the metadata of the commits that are not archived yet.
+
+    Args:
+        table: the table.
+        upto: the last version to archive.
+
+    Returns:
+        How many commits were archived.
+
+    Raises:
+        StorageError: a log entry in between is missing, so that the archive would have a gap.
+    """
+    first = max((last for _, last, _ in _ranges(table)), default=-1) + 1
+    if first > upto:
+        return 0
+    entries = [_entry(table, version) for version in range(first, upto + 1)]
+    text = "".join(json.dumps(to_record(table.spec.namespace, e), ensure_ascii=False) + "\n" for e in entries)
+    table.store.put_new(f"{_folder(table)}/{first:020d}-{upto:020d}.ndjson", text.encode())
+    return len(entries)
+
+
+def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
+    """Return the archived records of a table, oldest first, each version once."""
+    seen = -1
+    for _, _, key in sorted(_ranges(table)):
+        for line in (table.store.get(key) or b"").decode().splitlines():
+            record = json.loads(line)
+            if record["version"] > seen:
+                seen = record["version"]
+                yield record
+
+
+def find_archived(table: Table, commit_id: str) -> int | None:
+    """Return the version of an archived commit; None if the archive does not have it."""
+    return next((r["version"] for r in archived_commits(table) if r.get("commit_id") == commit_id), None)
+
+
+def to_record(namespace: str, entry: LogEntry) -> dict[str, Any]:
+    """Return a log entry as one record of the audit log."""
+    return {
+        "namespace": namespace,
+        "version": entry.version,
+        "timestamp": entry.timestamp,
+        "delta_operation": entry.operation,
+        **entry.metadata,
+    }
+
+
+def _entry(table: Table, version: int) -> LogEntry:
+    entry = read_entry(table.store, table.spec.namespace, version)
+    if entry is None:
+        raise StorageError(f"log entry {version} is missing and was never archived.", uri=table.uri, operation="archive the log of", retryable=False)
+    return entry
+
+
+def _folder(table: Table) -> str:
+    return f"{OWN_FOLDER}/commits/{table.spec.namespace}"
+
+
+def _ranges(table: Table) -> list[tuple[int, int, str]]:
+    found = ((_RANGE.search(key), key) for key in table.store.keys(_folder(table)))
+    return [(int(match[1]), int(match[2]), key) for match, key in found if match]

@@ -1,0 +1,47 @@
+"""Tending the log after a commit: a checkpoint every 15 commits, and the archive of commit metadata.
+
+A cold open costs two GETs for each commit since the last checkpoint. Both are made apart from commits: a failure is
+logged as a warning and is never a failed write.
+
+Source: design of record, section 5 (the log).
+"""
+
+import json
+import logging
+
+from vxdata.errors import StorageError
+from vxdata.lake.archive import archive_commits
+from vxdata.lake.table import Table
+
+CHECKPOINT_COMMITS = 15
+CHECKPOINT_SHARE = 0.05
+
+logger = logging.getLogger(__name__)
+
+
+def tend_log(table: Table, version: int) -> None:
+    """Write a checkpoint and archive the commits' metadata, if the log's tail is long enough.
+
+    Args:
+        table: the table that was committed to.
+        version: the version that was committed.
+    """
+    try:
+        if version - last_checkpoint(table, version) >= _interval(table):
+            table.checkpoint_version = table.write_checkpoint()
+            archive_commits(table, table.checkpoint_version)
+    except StorageError as error:
+        logger.warning("no checkpoint was written, opening the table gets slower: %s", error)
+
+
+def _interval(table: Table) -> float:
+    return max(CHECKPOINT_COMMITS, CHECKPOINT_SHARE * table.snapshot().files.height)
+
+
+def last_checkpoint(table: Table, version: int) -> int:
+    """Return the version of the newest checkpoint, read once and again when the tail seems long; -1 if there is none."""
+    known = table.checkpoint_version
+    if known is None or version - known >= CHECKPOINT_COMMITS:
+        data = table.store.get(f"{table.spec.namespace}/_delta_log/_last_checkpoint")
+        table.checkpoint_version = int(json.loads(data)["version"]) if data else -1
+    return -1 if table.checkpoint_version is None else table.checkpoint_version

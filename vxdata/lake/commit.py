@@ -1,0 +1,334 @@
+"""The one commit primitive: how rows get into a table's log.
+
+A commit adds data files, and takes files out, at exactly one base version. On *any* exception the log is read from the
+base version on, in this order:
+
+    (a) one of the new entries is our own: it landed and only the answer was lost. Done.
+    (b) the plan's premises do not hold any more: plan again on the new state.
+    (c) a file that the commit takes out is not live any more: drop the work and plan again.
+    (d) otherwise put the same data files, written once, at the new version.
+
+An entry since the base that is missing means plan again, never (d). The loop is a generator that stops between its
+steps, so that a test can interleave writers by hand; `commit` runs it to its end.
+
+Source: design of record, section 5 (one commit primitive).
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Any
+
+import polars as pl
+
+from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDataError
+from vxdata.lake.datafile import DataFile, write_data_files
+from vxdata.lake.faults import is_lower_layer, to_storage_error
+from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.table import Table
+from vxdata.lake.token import UnknownCommit
+
+DEADLINE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a commit tries, and by which clocks.
+
+    Attributes:
+        deadline_seconds: no PUT starts later than this after the first try.
+        now: the clock that `valid_from` comes from, UTC.
+        monotonic: the clock of the deadline, seconds.
+        sleep: waits for some seconds.
+    """
+
+    deadline_seconds: float = DEADLINE_SECONDS
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def wait(self, tries: int) -> None:
+        """Wait a little, with jitter, longer after each try."""
+        self.sleep(random.uniform(0, min(2.0, 0.02 * 2**tries)))  # noqa: S311  # jitter is no secret
+
+
+@dataclass(frozen=True)
+class Premises:
+    """What must still be true for a plan's rows to be right.
+
+    Attributes:
+        identifiers: whose state in this table the plan read: what it writes, and parents in the same table.
+        childless: what the plan closes, so that no new child in this table may name it as its parent.
+    """
+
+    identifiers: pl.Series
+    childless: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows that an operation appends to one table, computed on one base version.
+
+    Attributes:
+        rows: physical rows; none if the operation changes nothing.
+        premises: what must still be true when they are committed.
+        report: whatever the operation tells its caller.
+    """
+
+    rows: pl.DataFrame
+    premises: Premises
+    report: Any = None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Who commits what and why; it stands in each log entry of the operation, and is the audit log.
+
+    Attributes:
+        operation: create, update, delete, upsert, ...
+        author: a person or a job.
+        reason: free text, or None.
+        commit_id: the operation's id, shared by its commits in all tables.
+    """
+
+    operation: str
+    author: str
+    reason: str | None = None
+    commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def metadata(self, rows: pl.DataFrame) -> dict[str, Any]:
+        """Return the commit metadata, with the counts of the rows."""
+        from vxdata import __version__
+
+        deleted = int(rows["is_deleted"].sum())
+        superseding = rows["closes"].count()
+        counts = {"created": rows.height - superseding, "updated": superseding - deleted, "deleted": deleted}
+        return {
+            "commit_id": self.commit_id,
+            "operation": self.operation,
+            "author": self.author,
+            "reason": self.reason,
+            "counts": counts,
+            "vxdata_version": __version__,
+        }
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The end of a commit: its version (None if there was nothing to write) and its plan."""
+
+    version: int | None
+    plan: Plan
+
+
+class Step(Enum):
+    """Where the commit loop stops between its steps."""
+
+    PLANNED = auto()
+    WRITTEN = auto()
+    FAILED = auto()
+
+
+class _Verdict(Enum):
+    """What the log says after a PUT that raised."""
+
+    LANDED = auto()
+    REPLAN = auto()
+    PUT_AGAIN = auto()
+    STILL_FREE = auto()
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A verdict, the newest snapshot, and the version of our own entry if it landed."""
+
+    verdict: _Verdict
+    newest: Snapshot
+    version: int | None = None
+
+
+Planner = Callable[[Snapshot], Plan]
+
+
+def commit(table: Table, planner: Planner, stamp: Stamp, patience: Patience) -> Committed:
+    """Plan and commit rows to one table; see `commit_steps`."""
+    steps = commit_steps(table, planner, stamp, patience)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def commit_steps(
+    table: Table, planner: Planner, stamp: Stamp, patience: Patience
+) -> Generator[Step, None, Committed]:
+    """Plan and commit rows to one table, stopping between the steps.
+
+    Args:
+        table: the table.
+        planner: computes the rows on a base snapshot; called again when its premises broke. It raises
+            `ConflictError`, `AlreadyExistsError` or `NotFoundError` where the new state forbids the operation.
+        stamp: the commit's metadata.
+        patience: deadline and clocks.
+
+    Raises:
+        ConflictError: other writers were first until the deadline; nothing was written.
+        CommitUnknownError: the store gave no answer until the deadline.
+        StorageError: the store refused; nothing was written.
+    """
+    deadline = patience.monotonic() + patience.deadline_seconds
+    base = table.ensure()
+    while True:
+        plan = planner(base)
+        yield Step.PLANNED
+        if plan.rows.is_empty():
+            return Committed(None, plan)
+        files = write_data_files(table.store, table.spec.namespace, plan.rows)
+        yield Step.WRITTEN
+        put = _Put(table, stamp.commit_id, files, (), stamp.metadata(plan.rows), patience, deadline)
+        landed = yield from put.steps(base, plan.premises)
+        if landed is not None:
+            return Committed(landed, plan)
+        base = table.ensure()
+
+
+@dataclass
+class _Put:
+    """The inner loop: the same data files, put at one version after another until the log settles it."""
+
+    table: Table
+    commit_id: str
+    files: Sequence[DataFile]
+    removed: Sequence[Mapping[str, Any]]
+    metadata: Mapping[str, Any]
+    patience: Patience
+    deadline: float
+
+    def steps(self, base: Snapshot, premises: Premises) -> Generator[Step, None, int | None]:
+        """Return the version that landed; None if the operation has to be planned again."""
+        tries, may_be_under_way = 0, False
+        while True:
+            if self.patience.monotonic() > self.deadline:
+                raise self._out_of_time(base, may_be_under_way)
+            try:
+                self.table.put_commit(base, self.files, self.removed, self.metadata)
+                return base.version + 1
+            except Exception as raised:  # any of them can come from a commit that landed: the log decides
+                if not (isinstance(raised, StorageError) or is_lower_layer(raised)):
+                    raise
+                error = raised
+            yield Step.FAILED
+            found = self._read_log(base, premises)
+            match found.verdict:
+                case _Verdict.LANDED:
+                    return found.version
+                case _Verdict.REPLAN:
+                    return None
+                case _Verdict.PUT_AGAIN:
+                    base, may_be_under_way = found.newest, False
+                case _Verdict.STILL_FREE:
+                    self._refuse_permanent(error, may_be_under_way)
+                    may_be_under_way = True
+            tries += 1
+            self.patience.wait(tries)
+
+    def _read_log(self, base: Snapshot, premises: Premises) -> "_Finding":
+        """Apply (a) to (d) to the entries since the base; a log that cannot be read settles nothing."""
+        try:
+            newest = self.table.snapshot()
+            versions = range(base.version + 1, newest.version + 1)
+            read = [read_entry(self.table.store, self.table.spec.namespace, v) for v in versions]
+            entries = [entry for entry in read if entry is not None]
+            own = next((entry.version for entry in entries if entry.commit_id == self.commit_id), None)
+            if own is not None:
+                return _Finding(_Verdict.LANDED, newest, own)
+            if newest.version == base.version:
+                return _Finding(_Verdict.STILL_FREE, newest)
+            if len(entries) < len(versions) or self._is_stale(newest, entries, premises):
+                return _Finding(_Verdict.REPLAN, newest)
+            return _Finding(_Verdict.PUT_AGAIN, newest)
+        except StorageError:
+            return _Finding(_Verdict.STILL_FREE, base)
+
+    def _is_stale(self, newest: Snapshot, entries: Sequence[LogEntry], premises: Premises) -> bool:
+        """Whether (b) or (c) forbids to put the same files again."""
+        live = set(newest.files["key"])
+        if any(e.changes_table for e in entries) or not all(f["key"] in live for f in self.removed):
+            return True
+        changing = [e for e in entries if not e.moves_rows_only]
+        if any(e.removed for e in changing):
+            return True  # an erasure
+        added = {key for e in changing for key in e.added}
+        return bool(added) and _breaks(newest, added, premises)
+
+    def _refuse_permanent(self, error: BaseException, may_be_under_way: bool) -> None:
+        """Fail at once where trying again cannot help, unless an earlier try may still land."""
+        fault = error if isinstance(error, StorageError) else to_storage_error(error, uri=self.table.uri, operation="commit to")
+        if not fault.retryable and not may_be_under_way:
+            raise fault from error
+
+    def _out_of_time(self, base: Snapshot, may_be_under_way: bool) -> VxDataError:
+        if not may_be_under_way:
+            return ConflictError(
+                f"{self.table.spec.namespace}: other writers were first for {self.patience.deadline_seconds:.0f} s. Nothing "
+                "was written; try again, and write more rows in fewer commits."
+            )
+        token = UnknownCommit(self.table.spec.namespace, base.version + 1, self.commit_id).to_text()
+        return CommitUnknownError(
+            f"{self.table.spec.namespace}: the store at {self.table.uri} gave no answer for "
+            f"{self.patience.deadline_seconds:.0f} s, so it is unknown whether the commit landed. "
+            f"client.resolve({token!r}) finds out for good.",
+            token,
+        )
+
+
+def _breaks(newest: Snapshot, added: set[str], premises: Premises) -> bool:
+    """Whether rows of newly added files touch what a plan relied on."""
+    files = newest.files.filter(pl.col("key").is_in(list(added)))
+    if files.height < len(added):
+        return True  # one was rewritten since: look again on the new state
+    rows = newest.collect(newest.rows(files).select("identifier", "parent_identifier"))
+    touched = rows["identifier"].is_in(premises.identifiers.implode()).any()
+    return touched or rows["parent_identifier"].is_in(premises.childless.implode()).any()
+
+
+def resolve(table: Table, token: UnknownCommit, stamp: Stamp) -> int | None:
+    """Find out for good whether a commit of unknown outcome landed.
+
+    Its version, if still free, is occupied with an empty commit first: then "not landed" is final.
+
+    Args:
+        table: the token's table.
+        token: from `CommitUnknownError`.
+        stamp: the metadata of the empty commit.
+
+    Returns:
+        The version that landed; None if the commit did not and never will.
+
+    Raises:
+        StorageError: the store gives no answer still, or the log was trimmed since.
+    """
+    from vxdata.lake.archive import find_archived
+
+    while True:
+        base = table.snapshot()
+        if base.version >= token.version:
+            entry = read_entry(table.store, table.spec.namespace, token.version)
+            if entry is None:
+                return find_archived(table, token.commit_id)
+            return token.version if entry.commit_id == token.commit_id else None
+        if base.version < token.version - 1:
+            raise StorageError("the log ends before the commit's base version.", uri=table.uri, operation="resolve a commit of", retryable=False)
+        try:
+            table.put_commit(base, (), (), {"commit_id": stamp.commit_id, "operation": "resolve", "author": stamp.author})
+        except Exception as error:
+            if not (isinstance(error, StorageError) or is_lower_layer(error)):
+                raise
+            if table.snapshot().version == base.version:
+                raise to_storage_error(error, uri=table.uri, operation="resolve a commit of") from error

@@ -1,0 +1,120 @@
+"""Data files: rows of one partition as Parquet, sorted by identifier, named by their SHA-256.
+
+Source: design of record, section 5 (files).
+"""
+
+import hashlib
+import io
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vxdata.catalog.table import PARTITION_COLUMN, partition_folder
+from vxdata.catalog.types import to_arrow_schema
+from vxdata.errors import StorageError
+from vxdata.lake.statistics import file_statistics
+from vxdata.lake.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP_ROWS = 16_000
+FILE_ROWS = 1_000_000
+SORT_COLUMNS = ("identifier", "valid_from")
+_WRITERS = 4
+_NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file that was written and is not yet in the log.
+
+    Attributes:
+        key: the object's key inside the table's folder, not URL-encoded.
+        datasource_id: the partition.
+        size: bytes.
+        statistics: the `stats` text of its add action.
+        modified: milliseconds since 1970.
+    """
+
+    key: str
+    datasource_id: str
+    size: int
+    statistics: str
+    modified: int
+
+
+def write_data_files(store: Store, namespace: str, rows: pl.DataFrame) -> list[DataFile]:
+    """Write rows as data files, one or more for each partition; nothing is visible until a commit names them.
+
+    Args:
+        store: the lake's store.
+        namespace: the table.
+        rows: physical rows, the partition column included.
+    """
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        return list(pool.map(lambda part: _write_one(store, namespace, *part), _parts(rows)))
+
+
+def _parts(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    ordered = rows.sort(PARTITION_COLUMN, *SORT_COLUMNS)
+    for (datasource_id,), part in ordered.partition_by(
+        PARTITION_COLUMN, maintain_order=True, include_key=False, as_dict=True
+    ).items():
+        for start in range(0, part.height, FILE_ROWS):
+            yield str(datasource_id), part.slice(start, FILE_ROWS)
+
+
+def _write_one(store: Store, namespace: str, datasource_id: str, part: pl.DataFrame) -> DataFile:
+    data = encode_parquet(part)
+    key = f"{partition_folder(datasource_id)}/{uuid.uuid4().hex}-{hashlib.sha256(data).hexdigest()}.parquet"
+    store.put(f"{namespace}/{key}", data)
+    return DataFile(key, datasource_id, len(data), file_statistics(part), int(time.time() * 1000))
+
+
+def encode_parquet(frame: pl.DataFrame) -> bytes:
+    """Encode rows as Parquet with plain strings (no view or dictionary types), zstd, 16,000 rows a row group."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(
+        to_plain_arrow(frame, frame.schema),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        compression="zstd",
+        sorting_columns=[pq.SortingColumn(frame.columns.index(name)) for name in SORT_COLUMNS],
+        write_page_checksum=True,
+    )
+    return sink.getvalue()
+
+
+def to_plain_arrow(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> "pa.Table":
+    """Return a frame as an Arrow table of the catalog's types."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(to_arrow_schema(columns))
+
+
+def named_checksum(key: str) -> str | None:
+    """Return the SHA-256 that a data file's name ends in; None for a file of another writer."""
+    found = _NAME.search(key)
+    return found.group(1) if found else None
+
+
+def read_checked(store: Store, key: str) -> bytes:
+    """Return a data file's bytes after checking them against the checksum in its name.
+
+    Raises:
+        StorageError: the file is missing, or its bytes are not those that were written.
+    """
+    data = store.get(key)
+    if data is None:
+        raise StorageError(f"the data file {key} is missing.", uri=store.uri, operation="read", retryable=False)
+    expected = named_checksum(key)
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        raise StorageError(f"the data file {key} is damaged: its checksum is wrong.", uri=store.uri, operation="read", retryable=False)
+    return data

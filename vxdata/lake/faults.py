@@ -1,0 +1,71 @@
+"""The one place where errors of deltalake, obstore, Polars and the operating system become VxData's."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+
+from vxdata.errors import StorageError, VxDataError
+
+_REMEDIES: tuple[tuple[str, str, bool], ...] = (
+    # pattern in the message, what to tell, whether trying again can help
+    (r"NoSuchBucket|bucket does not exist", "the bucket does not exist; check its name and the endpoint", False),
+    (
+        r"403|AccessDenied|Forbidden|PermissionDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthenticated|ExpiredToken",
+        "access was denied; check the credentials (AWS_PROFILE), their rights on this bucket, and that they include "
+        "s3:ListBucket: without it a missing key answers 403 too",
+        False,
+    ),
+    (r"No space left|os error 28", "the disk is full; free some space and run it again: nothing was committed", False),
+    (r"Read-only file system|Permission denied|os error 13|os error 30", "the folder cannot be written", False),
+    (
+        r"Connection refused|dns error|error trying to connect|ConnectError|client error \(Connect\)",
+        "the store cannot be reached; check AWS_ENDPOINT_URL and the network",
+        True,
+    ),
+    (r"No such file|os error 2\b|NotFound|404|NoSuchKey", "a file of the lake is missing; run 'vxdata verify'", False),
+    (r"CommitFailedError|already exists|412", "another commit was first", True),
+)
+_SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;]*[=:]\s*[^\s,;&]+")
+_PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+_MOST_CHARACTERS = 400
+
+
+@contextmanager
+def translated(uri: str, operation: str) -> Iterator[None]:
+    """Turn any error of a lower layer into a `StorageError` that names the URI and the operation.
+
+    Args:
+        uri: what was worked on.
+        operation: what was tried, as words that read well before the URI.
+    """
+    try:
+        yield
+    except VxDataError:
+        raise
+    except Exception as error:
+        if not is_lower_layer(error):
+            raise
+        raise to_storage_error(error, uri=uri, operation=operation) from error
+
+
+def is_lower_layer(error: BaseException) -> bool:
+    """Whether an exception comes from a store, a driver or the system (and not from a fault in our own code)."""
+    module = type(error).__module__
+    return isinstance(error, (OSError, pl.exceptions.PolarsError)) or module.startswith(
+        ("deltalake", "_internal", "obstore", "botocore", "pyarrow")
+    ) or type(error).__name__ == "PanicException"
+
+
+def to_storage_error(error: BaseException, *, uri: str, operation: str) -> StorageError:
+    """Return the `StorageError` for an exception, with the remedy where one is known and no secret."""
+    text = f"{type(error).__name__}: {error}"
+    remedy, retryable = next(
+        ((remedy, again) for pattern, remedy, again in _REMEDIES if re.search(pattern, text)), (None, True)
+    )
+    if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO:
+        retryable = False
+    short = _SECRET.sub(r"\1=***", " ".join(text.split()))[:_MOST_CHARACTERS]
+    return StorageError(f"{remedy} ({short})" if remedy else short, uri=uri, operation=operation, retryable=retryable)

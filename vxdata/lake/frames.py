@@ -1,0 +1,175 @@
+"""Frames that callers hand in: their columns matched to a table, their types checked, their identifiers vetted.
+
+Column-wise throughout: no Python object per row, except to word the reason of a row that is refused.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
+
+_PRINTABLE = r"[^\p{C}\p{Z}/]"
+_SEGMENT = rf"{_PRINTABLE}(?:(?:{_PRINTABLE}| )*{_PRINTABLE})?"
+_WELL_FORMED = rf"^[^/]+(?:/{_SEGMENT})+$"
+_DOTS = r"/\.{1,2}(?:/|$)"
+REASON = "reason"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Wanted states of resources of one type, one row each.
+
+    Attributes:
+        rows: identifier, parent_identifier (null if the frame did not say), then the given columns, typed as the table's.
+        given: the columns that the frame sets: license and payload fields.
+        has_parents: whether the frame had a parent column.
+        rejected: the rows that cannot be written, with a column `reason`.
+        mentioned: every identifier of the frame, rejected ones included.
+    """
+
+    rows: pl.DataFrame
+    given: tuple[str, ...]
+    has_parents: bool
+    rejected: pl.DataFrame
+    mentioned: pl.Series
+
+
+def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
+    """Match a frame to a table.
+
+    Args:
+        spec: the table.
+        frame: identifier, and any of parent_identifier, license and the payload's fields; derived columns are ignored.
+
+    Raises:
+        InvalidInputError: an unknown column, a column of a wrong type, or no identifiers.
+    """
+    schema = frame.collect_schema()
+    _refuse_unknown(spec, schema)
+    given = tuple(name for name in ("license", *spec.fields) if name in schema)
+    has_parents = "parent_identifier" in schema
+    columns = ["identifier", *(["parent_identifier"] if has_parents else []), *given]
+    typed = frame.lazy().select(
+        as_column(spec, name, schema[name], {**spec.columns}[name]).alias(name) for name in columns
+    )
+    if not has_parents:
+        typed = typed.with_columns(pl.lit(None, pl.String).alias("parent_identifier"))
+    rows = typed.select("identifier", "parent_identifier", *given).collect()
+    return _vet(spec, rows, given, has_parents)
+
+
+def _refuse_unknown(spec: TableSpec, schema: pl.Schema) -> None:
+    known = ["identifier", "parent_identifier", "license", *spec.fields]
+    for name in schema:
+        if name not in known and name not in DERIVED_COLUMNS:
+            raise InvalidInputError(f"{spec.namespace} has no field {name!r}.{did_you_mean(name, known)}")
+    if "identifier" not in schema:
+        raise InvalidInputError(f"the frame has no column 'identifier'; it has {', '.join(schema) or 'none'}.")
+
+
+def as_column(spec: TableSpec, name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:
+    """Return the expression that turns a frame's column into the table's type, NaN into null.
+
+    Raises:
+        InvalidInputError: the types do not fit; nothing is guessed from text.
+    """
+    if not _fits(dtype, wanted):
+        raise InvalidInputError(f"{spec.namespace}.{name}: a column of {wanted} is expected, not {dtype}.")
+    column = pl.col(name)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+        column = column.dt.replace_time_zone("UTC")
+    return without_nan(column.cast(wanted), wanted)
+
+
+def _fits(dtype: pl.DataType, wanted: pl.DataType) -> bool:
+    if dtype == wanted or isinstance(dtype, pl.Null):
+        return True
+    match wanted:
+        case pl.Float64():
+            return dtype.is_numeric()
+        case pl.Int64():
+            return dtype.is_integer()
+        case pl.String():
+            return isinstance(dtype, (pl.Categorical, pl.Enum))
+        case pl.Datetime():
+            return isinstance(dtype, (pl.Datetime, pl.Date))
+        case pl.Decimal():
+            return dtype.is_integer() or dtype.is_decimal()
+        case pl.List():
+            return isinstance(dtype, (pl.List, pl.Array)) and _fits(_type(dtype.inner), _type(wanted.inner))
+        case pl.Struct():
+            return isinstance(dtype, pl.Struct) and _fields_fit(dtype, wanted)
+    return False
+
+
+def _fields_fit(dtype: pl.Struct, wanted: pl.Struct) -> bool:
+    known = {field.name: _type(field.dtype) for field in wanted.fields}
+    return all(field.name in known and _fits(_type(field.dtype), known[field.name]) for field in dtype.fields)
+
+
+def _type(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype
+
+
+def without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return a column with NaN as null, inside lists and nested models too."""
+    if isinstance(dtype, pl.Float64):
+        return column.fill_nan(None)
+    if isinstance(dtype, pl.List) and _has_floats(_type(dtype.inner)):
+        return column.list.eval(without_nan(pl.element(), _type(dtype.inner)))
+    if isinstance(dtype, pl.Struct) and _has_floats(dtype):
+        return column.struct.with_fields(
+            without_nan(pl.field(field.name), _type(field.dtype)).alias(field.name) for field in dtype.fields
+        )
+    return column
+
+
+def _has_floats(dtype: pl.DataType) -> bool:
+    match dtype:
+        case pl.List():
+            return _has_floats(_type(dtype.inner))
+        case pl.Struct():
+            return any(_has_floats(_type(field.dtype)) for field in dtype.fields)
+    return isinstance(dtype, pl.Float64)
+
+
+def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parents: bool) -> Wanted:
+    """Split off malformed identifiers and contradicting duplicates; equal duplicates count once."""
+    mentioned = rows["identifier"].drop_nulls().unique()
+    distinct = rows.unique(maintain_order=True) if rows["identifier"].is_duplicated().any() else rows
+    reasons = pl.coalesce(
+        pl.when(pl.col("identifier").is_null()).then(pl.lit("the identifier is null")),
+        _bad("identifier", distinct, (spec.type_name,)),
+        _bad("parent_identifier", distinct, spec.payload.parent_types),
+        pl.when(pl.col("identifier").is_duplicated()).then(pl.lit("the identifier occurs again with other values")),
+    )
+    judged = distinct.with_columns(reasons.alias(REASON))
+    rejected = judged.filter(pl.col(REASON).is_not_null())
+    good = judged.filter(pl.col(REASON).is_null()).drop(REASON) if rejected.height else distinct
+    return Wanted(good, given, has_parents, rejected, mentioned)
+
+
+def _bad(column: str, rows: pl.DataFrame, types: tuple[str, ...]) -> pl.Expr:
+    """Return the reason why each value of an identifier column is no identifier of these types; null if it is one."""
+    values = rows[column].drop_nulls().unique()
+    well_formed = (
+        values.str.contains(_WELL_FORMED) & ~values.str.contains(_DOTS) & (values.str.len_chars() <= MAX_LENGTH)
+    )
+    right_type = values.str.split("/").list.first().is_in(list(types)) if types else pl.repeat(False, len(values), eager=True)
+    suspects = values.filter(~(well_formed & right_type))
+    faults = {value: reason for value in suspects if (reason := _reason(column, value, types))}
+    if not faults:
+        return pl.lit(None, pl.String)
+    return pl.col(column).replace_strict(list(faults), list(faults.values()), default=None, return_dtype=pl.String)
+
+
+def _reason(column: str, value: str, types: tuple[str, ...]) -> str | None:
+    if fault := identifier_fault(value):
+        return f"{column} {value!r} is no identifier: {fault}"
+    if type_of(value) not in types:
+        expected = " or ".join(map(repr, types)) or "none"
+        return f"{column} {value!r} is of the type {type_of(value)!r}; expected: {expected}"
+    return None

@@ -1,0 +1,127 @@
+"""A lake: its store, its format, and its tables, opened once and kept warm."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from vxdata.catalog.table import TableSpec, all_specs
+from vxdata.errors import InvalidInputError
+from vxdata.lake.commit import Patience
+from vxdata.lake.format import LakeFormat, make_lake, require_format
+from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.store import Store
+from vxdata.lake.table import Table
+from vxdata.lake.token import LakeState
+
+_SETTLE_TRIES = 5
+
+
+class View(Protocol):
+    """Something that says which snapshot of each table a reader sees."""
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """Return the snapshot of a table."""
+
+
+class Lake:
+    """The tables of one lake.
+
+    Args:
+        store: where the lake is.
+        patience: deadline and clocks of commits.
+    """
+
+    def __init__(self, store: Store, patience: Patience | None = None) -> None:
+        self.store, self.patience = store, patience or Patience()
+        self._tables: dict[str, Table] = {}
+        self._format: LakeFormat | None = None
+        self._may_write = False
+
+    @property
+    def lake_id(self) -> str:
+        """The id of the lake, from `lake.json`.
+
+        Raises:
+            NotFoundError: no lake is there.
+        """
+        if self._format is None:
+            self._format = require_format(self.store)
+        return self._format.lake_id
+
+    def begin_write(self) -> None:
+        """Make the lake where there is none, and check once that the store honours conditional writes."""
+        if not self._may_write:
+            self._format = make_lake(self.store)
+            self._may_write = True
+
+    def table(self, spec: TableSpec) -> Table:
+        """Return the warm table of a spec."""
+        _ = self.lake_id
+        if spec.namespace not in self._tables:
+            self._tables[spec.namespace] = Table(self.store, spec)
+        return self._tables[spec.namespace]
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """Return the newest snapshot of a table: this lake is the view of the newest state."""
+        return self.table(spec).snapshot()
+
+    def state(self) -> LakeState:
+        """Return one version of each table that exists: all read twice, until nothing moved in between."""
+        versions = self._versions()
+        for _ in range(_SETTLE_TRIES):
+            again = self._versions()
+            if again == versions:
+                break
+            versions = again
+        return LakeState(self.lake_id, tuple((name, version) for name, version in versions.items() if version >= 0))
+
+    def _versions(self) -> dict[str, int]:
+        return {spec.namespace: self.snapshot(spec).version for spec in all_specs()}
+
+
+class FixedView:
+    """The view of one state of the whole lake, as a snapshot token names it.
+
+    Raises:
+        InvalidInputError: the state is one of another lake.
+    """
+
+    def __init__(self, lake: Lake, state: LakeState) -> None:
+        if state.lake_id != lake.lake_id:
+            raise InvalidInputError(f"the snapshot is one of another lake than {lake.store.uri}.")
+        self._lake = lake
+        self._versions: Mapping[str, int] = dict(state.versions)
+        self._taken: dict[str, Snapshot] = {}
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """Return the table's snapshot in this state."""
+        if spec.namespace not in self._taken:
+            self._taken[spec.namespace] = self._lake.table(spec).at(self._versions.get(spec.namespace, -1))
+        return self._taken[spec.namespace]
+
+
+class SteadyView:
+    """A view that takes each table's snapshot once, so that everything asked of it sees one state of each table."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._taken: dict[str, Snapshot] = {}
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """Return the table's snapshot, the same each time."""
+        if spec.namespace not in self._taken:
+            self._taken[spec.namespace] = self._view.snapshot(spec)
+        return self._taken[spec.namespace]
+
+
+
+@dataclass(frozen=True)
+class BaseFirst:
+    """The view of a planner: its own table at the base version of its commit, the others as they are now."""
+
+    base: Snapshot
+    others: View
+
+    def snapshot(self, spec: TableSpec) -> Snapshot:
+        """Return the base for the base's table, else the newest snapshot."""
+        return self.base if spec == self.base.spec else self.others.snapshot(spec)

@@ -1,0 +1,90 @@
+"""The entries of a table's Delta log, read by themselves: who committed what.
+
+Readers of the log accept commits of others, which have no commit id: creation, `add_columns`, vacuum.
+
+Source: Delta protocol, "Delta Log Entries"; design of record, section 5 (one commit primitive, the log).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from vxdata.errors import StorageError
+from vxdata.lake.store import Store
+
+METADATA_KEY = "vxdata"
+"""Our own metadata stands under this key of a commit's `commitInfo`."""
+
+REWRITES = frozenset({"compact"})
+"""Operations that move rows between files and change no state."""
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One commit of one table.
+
+    Attributes:
+        version: the Delta version.
+        metadata: our own metadata (commit_id, operation, author, reason, counts, ...); empty for commits of others.
+        timestamp: milliseconds since 1970, by the writer's clock; None if the entry does not say.
+        operation: what Delta calls it.
+        added: keys of the files that it adds.
+        removed: keys of the files that it removes.
+        moves_rows_only: whether it changes no row's state, as a compaction does.
+        changes_table: whether it changes the table's metadata or protocol, as `add_columns` does.
+    """
+
+    version: int
+    metadata: dict[str, Any]
+    timestamp: int | None
+    operation: str | None
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    moves_rows_only: bool
+    changes_table: bool
+
+    @property
+    def commit_id(self) -> str | None:
+        """The id of the VxData operation; None for commits of others."""
+        return self.metadata.get("commit_id")
+
+
+def entry_key(namespace: str, version: int) -> str:
+    """Return the key of a log entry in the lake."""
+    return f"{namespace}/_delta_log/{version:020d}.json"
+
+
+def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:
+    """Return one log entry; None if it is not there (not yet, or not any more).
+
+    Raises:
+        StorageError: the entry is empty or not readable, as after a crash of the machine.
+    """
+    data = store.get(entry_key(namespace, version))
+    return None if data is None else parse_entry(data, version, f"{store.uri}/{entry_key(namespace, version)}")
+
+
+def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
+    """Parse the text of a log entry."""
+    try:
+        actions = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+    except ValueError as error:
+        raise StorageError(f"the log entry is damaged: {error}", uri=uri, operation="read", retryable=False) from error
+    if not actions:
+        raise StorageError(
+            "the log entry is empty, as after a crash of the machine; remove the file by hand if it is the newest one.",
+            uri=uri, operation="read", retryable=False,
+        )  # fmt: skip
+    info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
+    metadata = info.get(METADATA_KEY) or {}
+    return LogEntry(
+        version=version,
+        metadata=metadata,
+        timestamp=info.get("timestamp"),
+        operation=info.get("operation"),
+        added=tuple(unquote(a["add"]["path"]) for a in actions if "add" in a),
+        removed=tuple(unquote(a["remove"]["path"]) for a in actions if "remove" in a),
+        moves_rows_only=metadata.get("operation") in REWRITES,
+        changes_table=any("metaData" in a or "protocol" in a for a in actions),
+    )

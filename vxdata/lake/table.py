@@ -1,0 +1,272 @@
+"""One Delta table of a lake: the only place that holds a `DeltaTable` handle.
+
+The handle is warm: it is refreshed, not reopened, and it is reopened only when its copy of the credentials is renewed
+or when the table was made anew. Snapshots taken from it are values and outlive every refresh.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from vxdata.catalog.evolution import missing_columns
+from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
+from vxdata.catalog.types import to_arrow_schema
+from vxdata.errors import NotFoundError, StorageError
+from vxdata.lake import scd2
+from vxdata.lake.datafile import DataFile
+from vxdata.lake.faults import to_storage_error, translated
+from vxdata.lake.log import METADATA_KEY, entry_key
+from vxdata.lake.snapshot import NO_TABLE, Snapshot
+from vxdata.lake.store import Store
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_CONFIGURATION = {
+    "delta.dataSkippingNumIndexedCols": "-1",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "1000000000",
+}
+_SCHEMA_TRIES = 10
+_FILE_COLUMNS = {"key": pl.String(), "size": pl.Int64(), "num_records": pl.Int64(), PARTITION_COLUMN: pl.String()}
+
+
+class Table:
+    """A table of a lake, for reading and for the commit primitive.
+
+    Args:
+        store: the lake's store.
+        spec: the table's spec.
+    """
+
+    def __init__(self, store: Store, spec: TableSpec) -> None:
+        self.store, self.spec = store, spec
+        self.uri = store.url(spec.namespace)
+        self._lock = threading.RLock()
+        self._handle: DeltaTable | None = None
+        self._options: dict[str, str] | None = None
+        self._latest: Snapshot | None = None
+        self.checkpoint_version: int | None = None
+        self._closings: dict[str, pl.DataFrame] = {}
+
+    # -- reading
+
+    def snapshot(self) -> Snapshot:
+        """Refresh the log and return the newest snapshot.
+
+        Raises:
+            StorageError: the log cannot be read.
+        """
+        with self._lock, translated(self.uri, "read the log of"):
+            handle = self._refreshed()
+            if handle is None:
+                return self._nothing()
+            known = self._latest
+            if known is None or (known.version, known.table_id) != (handle.version(), str(handle.metadata().id)):
+                self._refuse_unfinished(handle.version())
+                self._latest = known = self._take(handle)
+            return known
+
+    def at(self, version: int) -> Snapshot:
+        """Return the snapshot of an older version.
+
+        Raises:
+            NotFoundError: vacuum or log trimming took it.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        if version == NO_TABLE:
+            return self._nothing()
+        with self._lock:
+            if self._latest is not None and self._latest.version == version:
+                return self._latest
+        try:
+            return self._take(DeltaTable(self.uri, version=version, storage_options=self.store.delta_options()))
+        except (DeltaError, OSError) as error:
+            fault = to_storage_error(error, uri=self.uri, operation=f"open version {version} of")
+            if fault.retryable and not isinstance(error, DeltaError):
+                raise fault from error
+            raise NotFoundError(
+                f"version {version} of {self.spec.namespace} is not there any more: it is older than the retention of "
+                "vacuum and of the log. Keep a snapshot that must last."
+            ) from error
+
+    def _refreshed(self) -> "DeltaTable | None":
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        options = self.store.delta_options()
+        try:
+            if self._handle is None or options != self._options:
+                self._handle = DeltaTable(self.uri, storage_options=options)
+                self._options = options
+            else:
+                self._handle.update_incremental()
+        except TableNotFoundError:
+            self._handle = self._latest = None
+        return self._handle
+
+    def _refuse_unfinished(self, version: int) -> None:
+        if self.store.is_unfinished(entry_key(self.spec.namespace, version)):
+            raise StorageError(
+                f"the newest log entry, version {version}, is empty, as after a crash of the machine: what it held is lost. "
+                f"Remove {entry_key(self.spec.namespace, version)} and run the write again.",
+                uri=self.uri, operation="read the log of", retryable=False,
+            )  # fmt: skip
+
+    def _nothing(self) -> Snapshot:
+        empty = {**_FILE_COLUMNS, **dict.fromkeys(("null_count", "min", "max"), pl.Struct({}))}
+        return Snapshot(
+            self.spec, self.store, NO_TABLE, "", {}, pl.DataFrame(schema=empty), lambda _: pl.DataFrame(schema=["identifier"])
+        )
+
+    def _take(self, handle: "DeltaTable") -> Snapshot:
+        columns = dict(pl.Schema(handle.schema()))
+        return Snapshot(
+            self.spec, self.store, handle.version(), str(handle.metadata().id), columns, _live_files(handle), self._read_closings
+        )  # fmt: skip
+
+    def _read_closings(self, snapshot: Snapshot) -> pl.DataFrame:
+        """Return the closings of a snapshot's files; files never change, so each is read once."""
+        needed = snapshot.closing_files
+        with self._lock:
+            missing = needed.filter(~pl.col("key").is_in(list(self._closings)))
+            if not missing.is_empty():
+                self._closings |= _closings_per_file(snapshot, missing)
+            found = [self._closings[key] for key in needed["key"]]
+            if snapshot is self._latest:
+                self._closings = dict(zip(needed["key"], found, strict=True))
+        return pl.concat(found) if found else pl.DataFrame(schema=dict.fromkeys(scd2.CLOSING_COLUMNS, pl.String()))
+
+    # -- writing
+
+    def ensure(self) -> Snapshot:
+        """Return the newest snapshot of a table that has every column of the spec: make or widen it if needed.
+
+        Raises:
+            InvalidInputError: a column exists with another type.
+            ConflictError: other writers changed the schema again and again.
+        """
+        for _ in range(_SCHEMA_TRIES):
+            found = self.snapshot()
+            if found.version == NO_TABLE:
+                self._create()
+                continue
+            lacking = missing_columns(self.spec.namespace, self.spec.columns, found.columns)
+            if not lacking:
+                return found
+            self._add_columns(lacking)
+        raise StorageError("the table's schema kept changing.", uri=self.uri, operation="widen", retryable=True)
+
+    def _create(self) -> None:
+        """Make the table; the loser of a race finds it made."""
+        from deltalake import DeltaTable, Schema
+        from deltalake.exceptions import DeltaError
+
+        with translated(self.uri, "create"):
+            try:
+                DeltaTable.create(
+                    self.uri,
+                    Schema.from_arrow(to_arrow_schema(self.spec.columns)),
+                    partition_by=[PARTITION_COLUMN],
+                    configuration=_CONFIGURATION,
+                    storage_options=self.store.delta_options(),
+                )
+                self.store.settle(entry_key(self.spec.namespace, 0))
+            except (DeltaError, OSError):
+                if self.snapshot().version == NO_TABLE:
+                    raise
+
+    def _add_columns(self, columns: Mapping[str, pl.DataType]) -> None:
+        """Add nullable columns in a commit of its own; the loser of a race finds them, or tries again."""
+        from deltalake import CommitProperties, PostCommitHookProperties, Schema
+        from deltalake.exceptions import DeltaError
+
+        with self._lock, translated(self.uri, "add columns to"):
+            assert self._handle is not None, "only called after a snapshot"
+            before = self._handle.version()
+            try:
+                self._handle.alter.add_columns(
+                    Schema.from_arrow(to_arrow_schema(columns)).fields,
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+                )
+            except (DeltaError, OSError):
+                if self.snapshot().version == before:
+                    raise
+
+    def put_commit(
+        self, base: Snapshot, added: Sequence[DataFile], removed: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]
+    ) -> None:
+        """Try once to write the log entry that follows a base version. The caller decides what any exception means.
+
+        Args:
+            base: the snapshot that the commit builds on.
+            added: data files that were written.
+            removed: rows of `base.files` to take out of the log.
+            metadata: our own metadata.
+        """
+        from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
+        from deltalake.transaction import AddAction, RemoveAction
+
+        with self._lock:
+            handle = self._handle
+            if handle is None or handle.version() != base.version:
+                handle = DeltaTable(self.uri, version=base.version, storage_options=self.store.delta_options())
+            data_change = metadata.get("operation") != "compact"
+            adds = [
+                AddAction(f.key, f.size, {PARTITION_COLUMN: f.datasource_id}, f.modified, data_change, f.statistics) for f in added
+            ]
+            removes = [
+                RemoveAction(f["key"], data_change, f["deleted_at"], f["size"], {PARTITION_COLUMN: f[PARTITION_COLUMN]})
+                for f in removed
+            ]
+            handle.create_write_transaction(
+                [*adds, *removes],
+                mode="append",
+                schema=Schema.from_arrow(to_arrow_schema(base.columns)),
+                partition_by=[PARTITION_COLUMN],
+                commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={METADATA_KEY: dict(metadata)}),
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+            )
+        self.store.settle(entry_key(self.spec.namespace, base.version + 1))
+
+    def write_checkpoint(self) -> int:
+        """Write a checkpoint of the newest version; return that version.
+
+        Raises:
+            StorageError: it could not be written; no commit depends on it.
+        """
+        with self._lock, translated(self.uri, "write a checkpoint of"):
+            handle = self._refreshed()
+            assert handle is not None, "only called for a table that exists"
+            handle.create_checkpoint()
+            return int(handle.version())
+
+
+def _live_files(handle: "DeltaTable") -> pl.DataFrame:
+    from urllib.parse import unquote
+
+    actions = pl.DataFrame(handle.get_add_actions())
+    if actions.is_empty():
+        return pl.DataFrame(schema={**_FILE_COLUMNS, **dict.fromkeys(("null_count", "min", "max"), pl.Struct({}))})
+    return actions.select(
+        pl.Series("key", [unquote(path) for path in actions["path"]], dtype=pl.String),
+        pl.col("size_bytes").alias("size"),
+        "num_records",
+        pl.col("partition").struct.field(PARTITION_COLUMN),
+        "null_count",
+        "min",
+        "max",
+    )
+
+
+def _closings_per_file(snapshot: Snapshot, files: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    rows = snapshot.rows(files, path_column="_url")
+    wanted = rows.filter(pl.col("closes").is_not_null()).select(*scd2.CLOSING_COLUMNS, "_url")
+    found = snapshot.collect(wanted).partition_by("_url", as_dict=True, include_key=False)
+    nothing = pl.DataFrame(schema={name: snapshot.columns[name] for name in scd2.CLOSING_COLUMNS})
+    return {key: found.get((snapshot.file_url(key),), nothing) for key in files["key"]}

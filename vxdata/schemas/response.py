@@ -1,0 +1,118 @@
+"""Responses: what a caller gets back, one version of one resource, frozen."""
+
+from functools import cache
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from vxdata.schemas import payload as p
+from vxdata.schemas.payload import Payload, UtcDatetime
+
+__all__ = [
+    "AnnotationSessionResponse",
+    "DatasourceResponse",
+    "DiagnosticReportResponse",
+    "ImagingStudyResponse",
+    "PathologyAssessmentResponse",
+    "PathologySpecimenResponse",
+    "PatientResponse",
+    "PiradsAssessmentResponse",
+    "PsaMeasurementResponse",
+    "ResourceResponse",
+    "VolumeResponse",
+]
+
+PayloadT = TypeVar("PayloadT", bound=Payload, covariant=True)
+
+
+class ResourceResponse(BaseModel, Generic[PayloadT]):
+    """One version of one resource.
+
+    Attributes:
+        identifier: the stable name.
+        parent_identifier: the parent's name; None for a datasource.
+        datasource_id, patient_id, study_id: the ancestors of those types (the resource itself, if it is of that type).
+        ancestors: all ancestors, root first, without the resource itself.
+        valid_from: first instant of the version, UTC.
+        valid_to: first instant after it, UTC; None in current and as-of answers.
+        created_at: `valid_from` of the first version since the last delete, UTC.
+        license: the license of the data.
+        payload: the typed content.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    identifier: str
+    parent_identifier: str | None
+    datasource_id: str
+    patient_id: str | None
+    study_id: str | None
+    ancestors: tuple[str, ...]
+    valid_from: UtcDatetime
+    valid_to: UtcDatetime | None
+    created_at: UtcDatetime
+    license: str | None
+    payload: PayloadT
+
+
+class DatasourceResponse(ResourceResponse[p.DatasourcePayload]):
+    """One version of a datasource."""
+
+
+class PatientResponse(ResourceResponse[p.PatientPayload]):
+    """One version of a patient."""
+
+
+class ImagingStudyResponse(ResourceResponse[p.ImagingStudyPayload]):
+    """One version of an imaging study."""
+
+
+class VolumeResponse(ResourceResponse[p.VolumePayload]):
+    """One version of a volume."""
+
+
+class AnnotationSessionResponse(ResourceResponse[p.AnnotationSessionPayload]):
+    """One version of an annotation session."""
+
+
+class PiradsAssessmentResponse(ResourceResponse[p.PiradsAssessmentPayload]):
+    """One version of a PI-RADS assessment."""
+
+
+class PathologySpecimenResponse(ResourceResponse[p.PathologySpecimenPayload]):
+    """One version of a pathology specimen."""
+
+
+class PathologyAssessmentResponse(ResourceResponse[p.PathologyAssessmentPayload]):
+    """One version of a pathology assessment."""
+
+
+class PsaMeasurementResponse(ResourceResponse[p.PsaMeasurementPayload]):
+    """One version of a PSA measurement."""
+
+
+class DiagnosticReportResponse(ResourceResponse[p.DiagnosticReportPayload]):
+    """One version of a diagnostic report."""
+
+
+_STANDARD: dict[type[Payload], type[ResourceResponse[Payload]]] = {
+    p.DatasourcePayload: DatasourceResponse,
+    p.PatientPayload: PatientResponse,
+    p.ImagingStudyPayload: ImagingStudyResponse,
+    p.VolumePayload: VolumeResponse,
+    p.AnnotationSessionPayload: AnnotationSessionResponse,
+    p.PiradsAssessmentPayload: PiradsAssessmentResponse,
+    p.PathologySpecimenPayload: PathologySpecimenResponse,
+    p.PathologyAssessmentPayload: PathologyAssessmentResponse,
+    p.PsaMeasurementPayload: PsaMeasurementResponse,
+    p.DiagnosticReportPayload: DiagnosticReportResponse,
+}
+
+
+@cache
+def response_class(payload: type[Payload]) -> type[ResourceResponse[Payload]]:
+    """Return the response class of a payload class; one is made for a team's own type."""
+    if payload in _STANDARD:
+        return _STANDARD[payload]
+    name = payload.__name__.removesuffix("Payload") + "Response"
+    return create_model(name, __base__=ResourceResponse[payload], __module__=payload.__module__)  # type: ignore[valid-type]

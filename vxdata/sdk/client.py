@@ -1,0 +1,223 @@
+"""`Client`: a lake at an address, its namespaces, and its past.
+
+    client = Client("s3://bucket/lake")
+    client.patients.retrieve("patient/BB00017")
+"""
+
+import getpass
+import os
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.schemas.payload import Payload
+from vxdata.schemas.registry import registry
+
+if TYPE_CHECKING:
+    from vxdata.schemas import response as r
+    from vxdata.schemas.response import ResourceResponse
+    from vxdata.sdk.namespace import Namespace, Resources
+    from vxdata.sdk.session import Session
+
+URI_VARIABLE, AUTHOR_VARIABLE = "VXDATA_URI", "VXDATA_AUTHOR"
+
+
+class Client:
+    """A client of one lake. It is cheap to make: nothing is read before the first verb.
+
+    Args:
+        uri: a folder or ``s3://bucket/prefix``; default: the variable VXDATA_URI, else a lake in the user's data folder.
+        storage_options: access_key_id, secret_access_key, session_token, region, endpoint_url, profile; default: the
+            standard AWS environment, profiles and roles, as boto3 finds them.
+        author: who writes, for the audit log; default: the variable VXDATA_AUTHOR, else the user's name.
+        snapshot: the token of a snapshot; the client is then read-only and sees exactly that state.
+
+    Raises:
+        InvalidInputError: the address is none, or the token is none or of another lake.
+        NotFoundError: with `snapshot`: no lake is there.
+    """
+
+    def __init__(
+        self,
+        uri: str | os.PathLike[str] | None = None,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        author: str | None = None,
+        snapshot: str | None = None,
+    ) -> None:
+        from vxdata.lake.lake import FixedView, Lake
+        from vxdata.lake.store import open_store
+        from vxdata.lake.token import LakeState
+        from vxdata.sdk.session import Session
+
+        lake = Lake(open_store(uri or os.environ.get(URI_VARIABLE) or default_uri(), storage_options))
+        author = author or os.environ.get(AUTHOR_VARIABLE) or _user_name()
+        self._session = Session(lake, lake, author)
+        self._token: str | None = None
+        if snapshot is not None:
+            view = FixedView(lake, LakeState.from_text(snapshot))
+            self._session = Session(lake, view, author, read_only="a client of a snapshot")
+            self._token = snapshot
+
+    @classmethod
+    def _of(cls, session: "Session", token: str | None = None) -> "Client":
+        client = cls.__new__(cls)
+        client._session, client._token = session, token
+        return client
+
+    def __repr__(self) -> str:
+        return f"Client({self.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        """The lake's address."""
+        return self._session.lake.store.uri
+
+    @property
+    def token(self) -> str:
+        """The token of a snapshot client: `Client(uri, snapshot=token)` opens the same state again."""
+        if self._token is None:
+            raise InvalidInputError("only a client of a snapshot has a token; client.snapshot() gives one.")
+        return self._token
+
+    # -- time
+
+    def as_of(self, instant: str | date | datetime) -> "Client":
+        """Return a read-only client that sees the lake as of an instant (valid time); naive means UTC."""
+        from dataclasses import replace
+
+        from vxdata.sdk.query import read_instant
+
+        at = read_instant(instant)
+        return Client._of(replace(self._session, instant=at, read_only="a client of the past"), self._token)
+
+    def snapshot(self) -> "Client":
+        """Return a read-only client on the exact state of all tables now; its `.token` opens it again."""
+        from dataclasses import replace
+
+        from vxdata.lake.lake import FixedView
+
+        lake = self._session.lake
+        state = lake.state()
+        session = replace(self._session, view=FixedView(lake, state), read_only="a client of a snapshot")
+        return Client._of(session, state.to_text())
+
+    # -- commits
+
+    def resolve(self, token: str) -> bool:
+        """Find out for good whether a commit of unknown outcome landed.
+
+        Args:
+            token: from a `CommitUnknownError`.
+
+        Returns:
+            True if it landed; False if it did not and never will, so that it is safe to write again.
+        """
+        from vxdata.catalog.table import table_spec
+        from vxdata.lake.commit import resolve
+        from vxdata.lake.token import UnknownCommit
+
+        unknown = UnknownCommit.from_text(token)
+        stamp = self._session.stamp("resolve", None)
+        spec = table_spec(registry().of_namespace(unknown.namespace))
+        return resolve(self._session.lake.table(spec), unknown, stamp) is not None
+
+    # -- namespaces
+
+    @cached_property
+    def resources(self) -> "Resources[ResourceResponse[Any]]":
+        """The verbs on resources of any type."""
+        from vxdata.sdk.namespace import Resources
+
+        return Resources(self._session)
+
+    def namespace(self, payload: type[Payload]) -> "Namespace[ResourceResponse[Any]]":
+        """Return the namespace of a payload class, such as a team's own.
+
+        Raises:
+            InvalidInputError: the class is not registered.
+        """
+        from vxdata.sdk.namespace import Namespace
+
+        if payload.payload_type not in registry() or registry().of_type(payload.payload_type) is not payload:
+            raise InvalidInputError(f"{payload.__name__} is not registered; call vxdata.schemas.register({payload.__name__}).")
+        return Namespace(self._session, payload)
+
+    def __getattr__(self, name: str) -> "Namespace[ResourceResponse[Any]]":
+        """Return the namespace of a type that a team added."""
+        namespaces = registry().namespaces()
+        if name.startswith("_") or name not in namespaces:
+            raise AttributeError(f"a client has no {name!r}.{did_you_mean(name, namespaces)}")
+        return self.namespace(registry().of_namespace(name))
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *registry().namespaces()})
+
+    def _typed(self, namespace: str) -> Any:
+        return self.namespace(registry().of_namespace(namespace))
+
+    @cached_property
+    def datasources(self) -> "Namespace[r.DatasourceResponse]":
+        """Trials, clinics and collections."""
+        return self._typed("datasources")  # type: ignore[no-any-return]
+
+    @cached_property
+    def patients(self) -> "Namespace[r.PatientResponse]":
+        """Patients."""
+        return self._typed("patients")  # type: ignore[no-any-return]
+
+    @cached_property
+    def imaging_studies(self) -> "Namespace[r.ImagingStudyResponse]":
+        """Imaging studies."""
+        return self._typed("imaging_studies")  # type: ignore[no-any-return]
+
+    @cached_property
+    def volumes(self) -> "Namespace[r.VolumeResponse]":
+        """Image series and what was derived from them."""
+        return self._typed("volumes")  # type: ignore[no-any-return]
+
+    @cached_property
+    def annotation_sessions(self) -> "Namespace[r.AnnotationSessionResponse]":
+        """Sittings of readers."""
+        return self._typed("annotation_sessions")  # type: ignore[no-any-return]
+
+    @cached_property
+    def pirads_assessments(self) -> "Namespace[r.PiradsAssessmentResponse]":
+        """PI-RADS assessments."""
+        return self._typed("pirads_assessments")  # type: ignore[no-any-return]
+
+    @cached_property
+    def pathology_specimens(self) -> "Namespace[r.PathologySpecimenResponse]":
+        """Pathology specimens."""
+        return self._typed("pathology_specimens")  # type: ignore[no-any-return]
+
+    @cached_property
+    def pathology_assessments(self) -> "Namespace[r.PathologyAssessmentResponse]":
+        """Pathology findings."""
+        return self._typed("pathology_assessments")  # type: ignore[no-any-return]
+
+    @cached_property
+    def psa_measurements(self) -> "Namespace[r.PsaMeasurementResponse]":
+        """PSA measurements."""
+        return self._typed("psa_measurements")  # type: ignore[no-any-return]
+
+    @cached_property
+    def diagnostic_reports(self) -> "Namespace[r.DiagnosticReportResponse]":
+        """Written reports."""
+        return self._typed("diagnostic_reports")  # type: ignore[no-any-return]
+
+
+def default_uri() -> str:
+    """Return the address of the embedded lake: a folder in the user's data folder."""
+    from platformdirs import user_data_path
+
+    return str(user_data_path("vxdata", appauthor=False) / "lake")
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,121 @@
+"""Between models and frames: resources in, responses out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from vxdata.catalog.table import METADATA_COLUMNS, TableSpec, all_specs, table_spec
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.lake.frames import Wanted, to_wanted
+from vxdata.schemas.instant import to_instant
+from vxdata.schemas.payload import Payload
+from vxdata.schemas.resource import Resource
+from vxdata.schemas.response import ResourceResponse, response_class
+
+
+def wanted_of(resources: Sequence[Resource]) -> dict[TableSpec, Wanted]:
+    """Return resources as wanted states of their tables, root first."""
+    by_class: dict[type[Payload], list[Resource]] = {}
+    for resource in resources:
+        by_class.setdefault(type(resource.payload), []).append(resource)
+    by_spec: dict[TableSpec, list[Resource]] = {}
+    for cls, members in by_class.items():
+        by_spec.setdefault(table_spec(cls), []).extend(members)
+    return {spec: _wanted(spec, by_spec[spec]) for spec in all_specs() if spec in by_spec}
+
+
+def _wanted(spec: TableSpec, resources: Iterable[Resource]) -> Wanted:
+    rows = [
+        {
+            "identifier": r.identifier,
+            "parent_identifier": r.parent_identifier,
+            "license": r.license,
+            **plain(r.payload.model_dump()),
+        }
+        for r in resources
+    ]
+    columns = {"identifier": pl.String(), "parent_identifier": pl.String(), "license": pl.String(), **spec.fields}
+    return to_wanted(spec, pl.DataFrame(rows, schema=columns))
+
+
+def plain(value: Any) -> Any:
+    """Return a dumped model's values as a frame takes them: enums by value, instants in UTC."""
+    match value:
+        case dict():
+            return {name: plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case Enum():
+            return value.value
+        case datetime():
+            return to_instant(value)
+    return value
+
+
+def wanted_changes(
+    spec: TableSpec, identifier: str, changes: Mapping[str, Any] | Payload | None, license: Mapping[str, str | None]
+) -> Wanted:
+    """Return an update as a wanted state: only what was given.
+
+    Args:
+        spec: the resource's table.
+        identifier: the resource.
+        changes: fields and their new values; of a model, the fields that were set.
+        license: empty, or the new license under its name.
+
+    Raises:
+        InvalidInputError: an unknown field or a value of a wrong type.
+    """
+    given = {**_validated(spec, changes), **license}
+    columns = {"identifier": pl.String(), **{name: spec.columns[name] for name in given}}
+    return to_wanted(spec, pl.DataFrame([{"identifier": identifier, **given}], schema=columns))
+
+
+def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> dict[str, Any]:
+    if isinstance(changes, Payload):
+        if not isinstance(changes, spec.payload):
+            raise InvalidInputError(f"{spec.namespace} take a {spec.payload.__name__}, not a {type(changes).__name__}.")
+        changes = {name: getattr(changes, name) for name in changes.model_fields_set}
+    for name in changes or {}:
+        if name not in spec.fields:
+            raise InvalidInputError(f"{spec.namespace} has no field {name!r}.{did_you_mean(name, spec.fields)}")
+    try:
+        model = _changes_model(spec.payload).model_validate(dict(changes or {}))
+    except ValidationError as error:
+        raise InvalidInputError(_words(spec, error)) from None
+    dumped: dict[str, Any] = plain(model.model_dump(exclude_unset=True))
+    return dumped
+
+
+@cache
+def _changes_model(payload: type[Payload]) -> type[BaseModel]:
+    """Return a model with the payload's fields, each of them optional, constraints kept."""
+    fields: dict[str, Any] = {}
+    for name, field in payload.model_fields.items():
+        annotation: Any = field.annotation
+        for constraint in field.metadata:
+            annotation = Annotated[annotation, constraint]
+        fields[name] = (annotation | None, None)
+    return create_model(f"{payload.__name__}Changes", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _words(spec: TableSpec, error: ValidationError) -> str:
+    faults = (f"{'.'.join(map(str, e['loc'])) or 'the payload'}: {e['msg']} (given {e['input']!r})" for e in error.errors())
+    return f"{spec.namespace}: {'; '.join(faults)}"
+
+
+def to_responses(spec: TableSpec, rows: pl.DataFrame) -> list[ResourceResponse[Any]]:
+    """Return rows with the visible columns as responses, in the same order."""
+    cls = response_class(spec.payload)
+    fields = list(spec.fields)
+    return [
+        cls.model_validate(
+            {**{name: row[name] for name in METADATA_COLUMNS}, "payload": {name: row[name] for name in fields}}
+        )
+        for row in rows.select(*spec.visible).iter_rows(named=True)
+    ]

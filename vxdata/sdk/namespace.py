@@ -1,0 +1,243 @@
+"""Namespaces: the verbs on the resources of one type, and `resources` for any type."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec, table_spec
+from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.lake import delete as deletes
+from vxdata.lake import scd2, write
+from vxdata.lake.delete import DeleteReport
+from vxdata.lake.frames import to_wanted
+from vxdata.lake.past import describe_missing
+from vxdata.lake.write import UpsertOptions, UpsertReport
+from vxdata.schemas.identifiers import check_identifier, type_of
+from vxdata.schemas.payload import Payload
+from vxdata.schemas.registry import registry
+from vxdata.schemas.resource import Resource
+from vxdata.schemas.response import ResourceResponse
+from vxdata.sdk.convert import to_responses, wanted_changes, wanted_of
+from vxdata.sdk.query import Query, read_instant
+from vxdata.sdk.session import Session
+
+ResponseT = TypeVar("ResponseT", bound=ResourceResponse[Any])
+
+
+class _Unset:
+    """Says that a keyword was not given, where None means to clear."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset()
+
+
+class Resources(Generic[ResponseT]):
+    """The verbs on resources of any type."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @overload
+    def create(self, resources: Resource, *, reason: str | None = None) -> ResponseT: ...
+    @overload
+    def create(self, resources: Sequence[Resource], *, reason: str | None = None) -> list[ResponseT]: ...
+    def create(self, resources: Resource | Sequence[Resource], *, reason: str | None = None) -> ResponseT | list[ResponseT]:
+        """Create one resource or many; all are validated before anything is written, tables are committed root first.
+
+        Args:
+            resources: one resource, or a list that may mix types and hold parents and children in any order.
+            reason: why, for the audit log.
+
+        Returns:
+            One response, or a list in the same order.
+
+        Raises:
+            AlreadyExistsError: an identifier is live.
+            NotFoundError: a parent is not live and not in the list.
+            InvalidInputError: a parent of a wrong type, or one identifier with two states.
+            ConflictError: a parent was deleted at the same time.
+        """
+        if isinstance(resources, Resource):
+            return self.create([resources], reason=reason)[0]
+        stamp = self._session.stamp("create", reason)
+        for resource in resources:
+            if not isinstance(resource, Resource):
+                raise InvalidInputError(f"create: a Resource is expected, not a {type(resource).__name__}.")
+            self._spec_of(resource.identifier)
+        if not resources:
+            return []
+        wanted = wanted_of(resources)
+        rows = write.create(self._session.lake, wanted, stamp)
+        found = {r.identifier: r for spec in wanted for r in to_responses(spec, rows[spec.namespace])}
+        return cast("list[ResponseT]", [found[resource.identifier] for resource in resources])
+
+    @overload
+    def retrieve(self, identifiers: str) -> ResponseT: ...
+    @overload
+    def retrieve(self, identifiers: Sequence[str]) -> list[ResponseT]: ...
+    def retrieve(self, identifiers: str | Sequence[str]) -> ResponseT | list[ResponseT]:
+        """Return the current version of one resource or of many.
+
+        Args:
+            identifiers: one identifier, or a list.
+
+        Returns:
+            One response, or a list in the same order.
+
+        Raises:
+            NotFoundError: some are not live; names all of them, and when they were deleted.
+            InvalidInputError: an identifier is malformed or of another type.
+        """
+        if isinstance(identifiers, str):
+            return self.retrieve([identifiers])[0]
+        asked = list(identifiers)
+        specs = {identifier: self._spec_of(identifier) for identifier in asked}
+        found: dict[str, ResourceResponse[Any]] = {}
+        for spec in dict.fromkeys(specs.values()):
+            rows = self._seen(spec, pl.Series([i for i in specs if specs[i] == spec], dtype=pl.String))
+            found |= {response.identifier: response for response in to_responses(spec, rows)}
+        missing = [identifier for identifier in specs if identifier not in found]
+        if missing:
+            raise NotFoundError(f"not found: {describe_missing(self._session.view, pl.Series(missing, dtype=pl.String))}")
+        return cast("list[ResponseT]", [found[identifier] for identifier in asked])
+
+    def _seen(self, spec: TableSpec, identifiers: pl.Series) -> pl.DataFrame:
+        """Return the rows of some identifiers as this client sees them."""
+        snapshot = self._session.view.snapshot(spec)
+        if self._session.instant is None:
+            return snapshot.current_of(identifiers)
+        rows = snapshot.history_of(identifiers).lazy()
+        return scd2.as_of(rows, scd2.closings_of(rows), self._session.instant).collect()
+
+    def history(self, identifier: str) -> list[ResponseT]:
+        """Return all versions of a resource, oldest first, with their ends; a gap shows where it was deleted.
+
+        Raises:
+            NotFoundError: it never existed.
+        """
+        spec = self._spec_of(identifier)
+        rows = self._session.view.snapshot(spec).history_of([identifier]).lazy()
+        found = scd2.versions(rows, scd2.closings_of(rows), self._session.instant).sort("valid_from").collect()
+        if found.is_empty():
+            raise NotFoundError(f"{identifier!r} does not exist.")
+        return cast("list[ResponseT]", to_responses(spec, found))
+
+    def update(
+        self,
+        identifier: str,
+        changes: Mapping[str, Any] | Payload | None = None,
+        *,
+        license: str | None | _Unset = UNSET,
+        expected_valid_from: str | datetime | None = None,
+        reason: str | None = None,
+    ) -> ResponseT:
+        """Change a resource; what is not given stays, what is given as None is cleared.
+
+        Args:
+            identifier: the resource.
+            changes: a mapping, or a payload model whose set fields count.
+            license: the new license.
+            expected_valid_from: the version that the change was decided on, UTC.
+            reason: why, for the audit log.
+
+        Returns:
+            The new version; the current one if nothing changed.
+
+        Raises:
+            NotFoundError: the resource is not live, or was deleted meanwhile.
+            ConflictError: the current version is not the expected one; nothing was written.
+            InvalidInputError: an unknown field or a value of a wrong type.
+        """
+        stamp = self._session.stamp("update", reason)
+        spec = self._spec_of(identifier)
+        wanted = wanted_changes(spec, identifier, changes, {} if isinstance(license, _Unset) else {"license": license})
+        expected = None if expected_valid_from is None else read_instant(expected_valid_from)
+        row = write.update(self._session.lake, spec, wanted, expected, stamp)
+        return cast("ResponseT", to_responses(spec, row)[0])
+
+    def delete(self, identifier: str, *, cascade: bool = False, reason: str | None = None) -> DeleteReport:
+        """Close the current version of a resource; its history stays, and it can be created again.
+
+        Args:
+            identifier: the resource.
+            cascade: whether to close all its descendants too, deepest first.
+            reason: why, for the audit log.
+
+        Raises:
+            NotFoundError: the resource is not live.
+            InvalidInputError: it has live children and `cascade` is false; counts them.
+            ConflictError: a child came while it was deleted.
+        """
+        stamp = self._session.stamp("delete", reason)
+        return deletes.delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
+
+    def _spec_of(self, identifier: str) -> TableSpec:
+        return table_spec(registry().of_type(type_of(check_identifier(identifier))))
+
+
+class Namespace(Resources[ResponseT]):
+    """The verbs on resources of one type."""
+
+    def __init__(self, session: Session, payload: type[Payload]) -> None:
+        super().__init__(session)
+        self._spec = table_spec(payload)
+
+    def _spec_of(self, identifier: str) -> TableSpec:
+        spec = super()._spec_of(identifier)
+        if spec != self._spec:
+            raise InvalidInputError(
+                f"client.{self._spec.namespace}: {identifier!r} is a {spec.type_name!r}; use client.{spec.namespace}."
+            )
+        return spec
+
+    def query(self) -> Query[ResponseT]:
+        """Return a query over all resources of this type."""
+        return Query(self._session, self._spec)
+
+    def upsert(
+        self,
+        frame: pl.DataFrame | pl.LazyFrame,
+        *,
+        missing: Literal["keep", "delete"] = "keep",
+        datasources: Sequence[str] | None = None,
+        cascade: bool = False,
+        valid_from: str | date | datetime | None = None,
+        on_invalid: Literal["fail", "skip"] = "fail",
+        reason: str | None = None,
+    ) -> UpsertReport:
+        """Make many resources be as a frame says, column-wise and in one commit. Running it again changes nothing.
+
+        Args:
+            frame: identifier, parent_identifier (for new resources), license, and payload fields. A column that it
+                lacks is unchanged (null in a new resource), a null clears, derived columns are ignored. Equal
+                duplicate rows count once, different ones are invalid.
+            missing: "delete" closes the current resources of this type, in the datasources that the frame names, that
+                it lacks.
+            datasources: with "delete": look in these instead; for a datasource of which nothing is left in the frame.
+            cascade: whether such a resource may take its live descendants with it; refused otherwise.
+            valid_from: the instant of the new versions (loading history); in the past, and later than all that is
+                known of each resource.
+            on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
+            reason: why, for the audit log.
+
+        Returns:
+            The counts created, updated, unchanged and deleted, and the rejected rows with reasons.
+
+        Raises:
+            InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
+        """
+        stamp = self._session.stamp("upsert", reason)
+        for word, value, allowed in (("missing", missing, ("keep", "delete")), ("on_invalid", on_invalid, ("fail", "skip"))):
+            if value not in allowed:
+                raise InvalidInputError(f"{word}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
+        if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
+            raise InvalidInputError(f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}.")
+        instant = None if valid_from is None else read_instant(valid_from)
+        named = None if datasources is None else tuple(map(check_identifier, datasources))
+        options = UpsertOptions(missing, named, cascade, instant, on_invalid)
+        return write.upsert(self._session.lake, self._spec, to_wanted(self._spec, frame), options, stamp)

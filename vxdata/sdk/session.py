@@ -1,0 +1,37 @@
+"""What a client's namespaces share: the lake, the view of it, and who writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from vxdata.errors import InvalidInputError
+from vxdata.lake.commit import Stamp
+from vxdata.lake.lake import Lake, View
+
+
+@dataclass(frozen=True)
+class Session:
+    """The state of a client, fixed for its life.
+
+    Attributes:
+        lake: the lake.
+        view: which snapshots reads see.
+        author: who writes, for the audit log.
+        instant: reads see the lake as of this instant; None for the newest state.
+        read_only: why writes are refused; None if they are not.
+    """
+
+    lake: Lake
+    view: View
+    author: str
+    instant: datetime | None = None
+    read_only: str | None = None
+
+    def stamp(self, operation: str, reason: str | None) -> Stamp:
+        """Return the stamp of a write.
+
+        Raises:
+            InvalidInputError: the client is read-only.
+        """
+        if self.read_only:
+            raise InvalidInputError(f"{operation}: {self.read_only} is read-only; use the client that it came from.")
+        return Stamp(operation, self.author, reason)
