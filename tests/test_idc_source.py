@@ -42,9 +42,9 @@ VOLUMES_SQL = f"""
 DATASOURCES_SQL = f"""
     SELECT {PATHS["datasources"]} AS identifier, NULL::VARCHAR AS parent_identifier,
         CASE WHEN count(DISTINCT license_short_name) = 1 THEN any_value(license_short_name) END AS license,
-        'NCI Imaging Data Commons' AS origin, any_value(collection_name) AS name, any_value(description) AS description, any_value(program_id) AS program,
+        any_value(collection_name) AS name, any_value(description) AS description, any_value(program_id) AS program,
         any_value(species) AS species, any_value(cancer_types) AS cancer_types,
-        any_value(tumor_locations) AS tumor_locations
+        any_value(tumor_locations) AS tumor_locations, 'NCI Imaging Data Commons' AS origin
     FROM idc JOIN collections USING (collection_id) GROUP BY ALL"""
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 from pydantic import AwareDatetime, BaseModel
 
 from vxdata.errors import InvalidInputError
@@ -93,13 +94,18 @@ def _one_type_of(annotation: Any, candidates: list[Any], metadata: Iterable[Any]
 
 
 def _decimal_type(metadata: Iterable[Any]) -> pl.DataType:
-    limits = {name: value for item in metadata for name in ("max_digits", "decimal_places") if (value := getattr(item, name, None)) is not None}
+    limits = {
+        name: value
+        for item in metadata
+        for name in ("max_digits", "decimal_places")
+        if (value := getattr(item, name, None)) is not None
+    }
     if len(limits) != 2 or limits["max_digits"] > 38:
         raise InvalidInputError("Decimal needs Field(max_digits=..., decimal_places=...), 38 digits at most.")
     return pl.Decimal(limits["max_digits"], limits["decimal_places"])
 
 
-def to_arrow_type(dtype: pl.DataType) -> "pa.DataType":
+def to_arrow_type(dtype: pl.DataType | DataTypeClass) -> "pa.DataType":
     """Return the Arrow type of one of our column types, with plain strings."""
     import pyarrow as pa
 
@@ -111,7 +117,7 @@ def to_arrow_type(dtype: pl.DataType) -> "pa.DataType":
         return pa.list_(to_arrow_type(dtype.inner))
     if isinstance(dtype, pl.Struct):
         return pa.struct([pa.field(field.name, to_arrow_type(field.dtype)) for field in dtype.fields])
-    plain = {
+    plain: dict[Any, pa.DataType] = {
         pl.String: pa.string(),
         pl.Int64: pa.int64(),
         pl.Float64: pa.float64(),
@@ -119,7 +125,7 @@ def to_arrow_type(dtype: pl.DataType) -> "pa.DataType":
         pl.Binary: pa.binary(),
         pl.Date: pa.date32(),
     }
-    return plain[type(dtype)]
+    return plain[dtype.base_type()]
 
 
 def to_arrow_schema(columns: Mapping[str, pl.DataType]) -> "pa.Schema":

@@ -58,7 +58,7 @@ def bind(predicate: Predicate, spec: TableSpec) -> Node:
             return EqMissing(column, None if value is None else _literal(spec, column, value))
         case IsIn(column, values):
             return _bind_is_in(spec, column, values)
-        case Text(column, operator, text):
+        case Text():
             return _bind_text(spec, node)
         case Overlaps(column, values):
             return Overlaps(column, _elements(spec, column, values))

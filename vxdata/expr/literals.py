@@ -40,7 +40,8 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
         case pl.Binary() if isinstance(value, bytes):
             return value
     raise InvalidInputError(
-        f"F.{column} is {_WORDS.get(type(dtype), str(dtype))}: {value!r} ({type(value).__name__}) does not compare with it."
+        f"F.{column} is {_WORDS.get(type(dtype), str(dtype))}: {value!r} ({type(value).__name__}) does not compare "
+        "with it."
     )
 
 
@@ -71,7 +72,8 @@ def _instant(column: str, value: str | date) -> datetime:
         found: datetime = to_instant(value)
     except ValueError:
         raise InvalidInputError(
-            f"F.{column}: {value!r} is no instant; an ISO string such as '2024-01-31' or '2024-01-31T12:00:00+01:00' is expected."
+            f"F.{column}: {value!r} is no instant; an ISO string such as '2024-01-31' or '2024-01-31T12:00:00+01:00' "
+            "is expected."
         ) from None
     return found
 

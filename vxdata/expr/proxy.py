@@ -1,7 +1,7 @@
 """`F`: fields by name, with operators that build predicates.
 
-    F.volume_type == "T2"
-    (F.slice_thickness < 3) & ~F.series_description.contains("loc")
+F.volume_type == "T2"
+(F.slice_thickness < 3) & ~F.series_description.contains("loc")
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,9 @@ class Field:
                 "collect and compare the two columns in Polars."
             )
         if other is None:
-            raise InvalidInputError(f"F.{self._name} {operator} None is never true; write .is_null() or .is_not_null().")
+            raise InvalidInputError(
+                f"F.{self._name} {operator} None is never true; write .is_null() or .is_not_null()."
+            )
         return Compare(self._name, operator, other)
 
     def __eq__(self, other: object) -> Predicate:  # type: ignore[override]
@@ -73,20 +75,16 @@ class Field:
     def __ge__(self, other: Any) -> Predicate:
         return self._compare(">=", other)
 
-    def __bool__(self) -> NoReturn:
-        raise InvalidInputError(f"F.{self._name} has no truth value in Python; write F.{self._name} == True.")
+    def _refuse_truth(self, *_: object) -> NoReturn:
+        raise InvalidInputError(f"F.{self._name} alone is no predicate; write F.{self._name} == True.")
+
+    __bool__ = __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refuse_truth
 
     def __contains__(self, value: object) -> NoReturn:
         raise InvalidInputError(f"{value!r} in F.{self._name}: write F.{self._name}.contains({value!r}).")
 
     def __iter__(self) -> NoReturn:
         raise InvalidInputError(f"F.{self._name} is a field, not a list of values; collect the query first.")
-
-    def __and__(self, other: object) -> NoReturn:
-        bool(self)
-        raise AssertionError
-
-    __rand__ = __or__ = __ror__ = __invert__ = __and__  # type: ignore[assignment]
 
     def is_null(self) -> Predicate:
         """Whether there is no value."""
@@ -122,7 +120,9 @@ class Field:
 
     def _text(self, operator: TextOperator, text: Any) -> Predicate:
         if not isinstance(text, str):
-            raise InvalidInputError(f"F.{self._name}.{operator}({text!r}): a text is expected, not {type(text).__name__}.")
+            raise InvalidInputError(
+                f"F.{self._name}.{operator}({text!r}): a text is expected, not {type(text).__name__}."
+            )
         return Text(self._name, operator, text)
 
     def contains(self, text: str) -> Predicate:

@@ -30,8 +30,8 @@ class Predicate:
 
     def __bool__(self) -> NoReturn:
         raise InvalidInputError(
-            "a predicate has no truth value in Python. Write & | ~ in place of and, or, not (each side in parentheses), "
-            ".is_in([...]) in place of in, and .between(a, b) in place of a chained comparison."
+            "a predicate has no truth value in Python. Write & | ~ in place of and, or, not (each side in "
+            "parentheses), .is_in([...]) in place of in, and .between(a, b) in place of a chained comparison."
         )
 
 
@@ -47,7 +47,8 @@ def require_predicate(value: Any) -> Predicate:
     if isinstance(name, str):
         raise InvalidInputError(f"F.{name} alone is no predicate; write F.{name} == True, or F.{name}.is_not_null().")
     raise InvalidInputError(
-        f"{value!r} is no predicate; write one such as F.volume_type == 'T2', and put each side of & and | in parentheses."
+        f"{value!r} is no predicate; write one such as F.volume_type == 'T2', and put each side of & and | in "
+        "parentheses."
     )
 
 

@@ -72,7 +72,12 @@ def to_record(namespace: str, entry: LogEntry) -> dict[str, Any]:
 def _entry(table: Table, version: int) -> LogEntry:
     entry = read_entry(table.store, table.spec.namespace, version)
     if entry is None:
-        raise StorageError(f"log entry {version} is missing and was never archived.", uri=table.uri, operation="archive the log of", retryable=False)
+        raise StorageError(
+            f"log entry {version} is missing and was never archived.",
+            uri=table.uri,
+            operation="archive the log of",
+            retryable=False,
+        )
     return entry
 
 
@@ -81,5 +86,5 @@ def _folder(table: Table) -> str:
 
 
 def _ranges(table: Table) -> list[tuple[int, int, str]]:
-    found = ((_RANGE.search(key), key) for key in table.store.keys(_folder(table)))
+    found = ((_RANGE.search(key), key) for key in table.store.list_keys(_folder(table)))
     return [(int(match[1]), int(match[2]), key) for match, key in found if match]

@@ -69,7 +69,10 @@ class S3Settings:
     def polars_options(self) -> dict[str, Any]:
         """Return the keywords of Polars' scans: options, and a provider that renews the credentials."""
         limits = {"max_retries": _RETRIES, "timeout": f"{_TIMEOUT_SECONDS}s", "connect_timeout": f"{_CONNECT_SECONDS}s"}
-        return {"storage_options": self._object_store_options() | limits, "credential_provider": self._polars_credentials}
+        return {
+            "storage_options": self._object_store_options() | limits,
+            "credential_provider": self._polars_credentials,
+        }
 
     def obstore_keywords(self) -> dict[str, Any]:
         """Return the keywords of obstore's `S3Store`."""
@@ -87,7 +90,10 @@ class S3Settings:
         }
 
     def _object_store_options(self) -> dict[str, str]:
-        options = {"aws_region": self.region, "aws_virtual_hosted_style_request": str(self.endpoint_url is None).lower()}
+        options = {
+            "aws_region": self.region,
+            "aws_virtual_hosted_style_request": str(self.endpoint_url is None).lower(),
+        }
         if self.endpoint_url:
             options |= {"aws_endpoint_url": self.endpoint_url, "aws_allow_http": str(self.is_plain_http).lower()}
         return options
@@ -132,7 +138,9 @@ def find_s3_settings(uri: str, options: Mapping[str, str] | None = None) -> S3Se
             region_name=given.get("region"),
         )
         found = session.get_credentials()
-        client = session.client("s3", endpoint_url=given.get("endpoint_url"), region_name=session.region_name or "us-east-1")
+        client = session.client(
+            "s3", endpoint_url=given.get("endpoint_url"), region_name=session.region_name or "us-east-1"
+        )
     except (BotoCoreError, ValueError) as error:
         raise StorageError(f"{error}", uri=uri, operation="sign in to", retryable=False) from error
     if found is None:

@@ -26,7 +26,7 @@ class Known:
     """What a table holds about some identifiers.
 
     Attributes:
-        current: their current physical rows.
+        current: their current rows: identifier, parent_identifier, datasource_id and the columns that are compared.
         last: identifier, last: the latest instant of those that have a past and are not current.
     """
 
@@ -35,8 +35,25 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """Wanted states against what is current.
+
+    Attributes:
+        absent: the wanted rows whose resource is not live.
+        changed: the wanted rows that differ from the current version.
+        moved: the wanted rows that name another parent than the current version.
+        unchanged: how many wanted states are there already.
+    """
+
+    absent: pl.DataFrame
+    changed: pl.DataFrame
+    moved: pl.DataFrame
+    unchanged: int
+
+
+@dataclass(frozen=True)
 class Changes:
-    """The outcome of planning, before deletes.
+    """The planned rows of an operation, without deletes.
 
     Attributes:
         created: physical rows of new resources.
@@ -56,49 +73,65 @@ def lineage_of(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(*LINEAGE_SCHEMA)
 
 
+def compare(wanted: Wanted, current: pl.DataFrame) -> Compared:
+    """Compare wanted states with current rows, null-safely; columns that are not given do not count."""
+    if current.is_empty():
+        return Compared(wanted.rows, wanted.rows.clear(), wanted.rows.clear(), 0)
+    existing = wanted.rows.lazy().join(current.lazy(), on="identifier", how="inner", suffix=_NOW)
+    is_moved = pl.col("parent_identifier").is_not_null() & _differs("parent_identifier")
+    is_changed = pl.any_horizontal(pl.lit(False), *map(_differs, wanted.given))
+    judged = existing.select(*wanted.rows.columns, is_moved.alias(_MOVED), is_changed.alias(_CHANGED))
+    changed = judged.filter(pl.col(_MOVED) | pl.col(_CHANGED)).collect()
+    absent = wanted.rows.join(current.select("identifier"), on="identifier", how="anti", maintain_order="left")
+    is_in_place = ~pl.col(_MOVED)
+    return Compared(
+        absent=absent,
+        changed=changed.filter(is_in_place).drop(_MOVED, _CHANGED),
+        moved=changed.filter(_MOVED).drop(_MOVED, _CHANGED),
+        unchanged=wanted.rows.height - absent.height - changed.height,
+    )
+
+
 def plan_changes(
     spec: TableSpec,
     wanted: Wanted,
-    known: Known,
+    compared: Compared,
+    changing: pl.DataFrame,
+    last: pl.DataFrame,
     parents: pl.DataFrame,
     *,
     planned: datetime,
     explicit: bool,
     commit_id: str,
 ) -> Changes:
-    """Compare wanted states with what is there and plan the rows that make them true.
+    """Plan the rows that make wanted states true.
 
     Args:
         spec: the table.
         wanted: the wanted states.
-        known: what the table holds about their identifiers.
+        compared: the same against what is current.
+        changing: the current physical rows of what is changed.
+        last: the latest instants of what is absent; see `Known`.
         parents: the lineage of the live parents of new resources.
         planned: the operation's instant.
         explicit: whether the caller named the instant, so that it may not be raised.
         commit_id: the commit that will write the rows.
     """
-    existing = wanted.rows.join(known.current, on="identifier", how="inner", suffix=_NOW)
-    absent = wanted.rows.join(known.current.select("identifier"), on="identifier", how="anti")
-    moved = existing.filter(pl.col("parent_identifier").is_not_null() & _differs("parent_identifier"))
-    in_place = existing.join(moved.select("identifier"), on="identifier", how="anti") if moved.height else existing
-    changed = in_place.filter(pl.any_horizontal(pl.lit(False), *map(_differs, wanted.given)))
-    updated, late = _next_versions(changed, known.current.columns, wanted.given, planned, explicit)
-    created, orphans = _new_resources(spec, absent, known, parents, planned, explicit)
-    rejected = [
-        moved.with_columns(_MOVED),
-        late,
-        orphans,
-    ]
+    updated, late = _next_versions(compared.changed, changing, wanted.given, planned, explicit)
+    created, orphans = _new_resources(spec, compared.absent, changing, last, parents, planned, explicit)
+    rejected = (wanted.rejected, compared.moved.with_columns(_MOVED_REASON), late, orphans)
     return Changes(
-        created=scd2.new_rows(created.lazy(), commit_id).select(known.current.columns).collect(),
-        updated=scd2.next_rows(updated.lazy(), planned, commit_id).select(known.current.columns).collect(),
-        unchanged=in_place.height - changed.height,
-        rejected=pl.concat([wanted.rejected, *(part.select(wanted.rejected.columns) for part in rejected)]),
+        created=scd2.new_rows(created.lazy(), commit_id).select(changing.columns).collect(),
+        updated=scd2.next_rows(updated.lazy(), planned, commit_id).select(changing.columns).collect(),
+        unchanged=compared.unchanged,
+        rejected=pl.concat(part.select(wanted.rejected.columns) for part in rejected),
     )
 
 
-_NOW = ":now"  # no field's name ends so
-_MOVED = pl.lit("the parent of a live resource never changes; delete the resource and create it anew").alias(REASON)
+_NOW, _MOVED, _CHANGED = ":now", ":moved", ":changed"  # no field's name holds a colon
+_MOVED_REASON = pl.lit("the parent of a live resource never changes; delete the resource and create it anew").alias(
+    REASON
+)
 _LATE = pl.lit("valid_from is not later than what is known of the resource; load history oldest first").alias(REASON)
 
 
@@ -107,27 +140,40 @@ def _differs(name: str) -> pl.Expr:
 
 
 def _next_versions(
-    changed: pl.DataFrame, columns: list[str], given: tuple[str, ...], planned: datetime, explicit: bool
+    changed: pl.DataFrame, changing: pl.DataFrame, given: tuple[str, ...], planned: datetime, explicit: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the current physical rows with the new values in place of the old, and those that came too late."""
+    """Return the current physical rows with the new values in place of the old, and those that come too late."""
+    values = changed.select("identifier", *given)
+    renewed = changing.drop(given).join(values, on="identifier", how="inner").select(changing.columns)
     is_late = pl.lit(explicit) & (pl.col("valid_from") >= pl.lit(planned, INSTANT))
-    on_time, late = changed.filter(~is_late), changed.filter(is_late).with_columns(_LATE)
-    old = {name: name + _NOW for name in ("parent_identifier", *given)}
-    kept = [pl.col(name if name in given else old.get(name, name)).alias(name) for name in columns]
-    return on_time.select(kept), late
+    late = changed.join(renewed.filter(is_late), on="identifier", how="semi").with_columns(_LATE)
+    return renewed.filter(~is_late), late
 
 
 def _new_resources(
-    spec: TableSpec, absent: pl.DataFrame, known: Known, parents: pl.DataFrame, planned: datetime, explicit: bool
+    spec: TableSpec,
+    absent: pl.DataFrame,
+    like: pl.DataFrame,
+    last: pl.DataFrame,
+    parents: pl.DataFrame,
+    planned: datetime,
+    explicit: bool,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the new resources with their lineage and `valid_from`, and the rows that have no place.
 
     A type may nest in itself, so that parents may stand in the same frame: level by level, until none is left.
     """
-    dated = absent.join(known.last, on="identifier", how="left", maintain_order="left")
-    is_late = pl.lit(explicit) & (pl.col("last") >= pl.lit(planned, INSTANT)).fill_null(False)
-    late = dated.filter(is_late).with_columns(_LATE)
-    waiting = dated.filter(~is_late).with_columns(scd2.next_valid_from(planned, pl.col("last")).alias("valid_from"))
+    if last.is_empty():
+        late, waiting = (
+            absent.clear().with_columns(_LATE),
+            absent.with_columns(pl.lit(planned, INSTANT).alias("valid_from")),
+        )
+    else:
+        dated = absent.join(last, on="identifier", how="left", maintain_order="left")
+        is_late = pl.lit(explicit) & (pl.col("last") >= pl.lit(planned, INSTANT)).fill_null(False)
+        late = dated.filter(is_late).with_columns(_LATE)
+        begins = scd2.next_valid_from(planned, pl.col("last")).alias("valid_from")
+        waiting = dated.filter(~is_late).with_columns(begins).drop("last")
     placed = []
     while True:
         ready = _with_lineage(spec, waiting, parents)
@@ -138,7 +184,7 @@ def _new_resources(
         parents = lineage_of(ready)
     orphans = waiting.with_columns(_orphan_reason(spec).alias(REASON))
     shown = [*absent.columns, REASON]
-    return _physical(pl.concat(placed), known.current), pl.concat([late.select(shown), orphans.select(shown)])
+    return _physical(pl.concat(placed), like), pl.concat([late.select(shown), orphans.select(shown)])
 
 
 def _with_lineage(spec: TableSpec, rows: pl.DataFrame, parents: pl.DataFrame) -> pl.DataFrame:
@@ -165,4 +211,6 @@ def _orphan_reason(spec: TableSpec) -> pl.Expr:
 
 def _physical(rows: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
     """Return rows with every physical column of the table; those that nobody set are null."""
-    return rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in like.schema.items() if name not in rows.columns)
+    return rows.with_columns(
+        pl.lit(None, dtype).alias(name) for name, dtype in like.schema.items() if name not in rows.columns
+    )

@@ -27,19 +27,16 @@ def tend_log(table: Table, version: int) -> None:
         version: the version that was committed.
     """
     try:
-        if version - last_checkpoint(table, version) >= _interval(table):
+        tail = version - last_checkpoint(table, version)
+        if tail >= CHECKPOINT_COMMITS and tail >= CHECKPOINT_SHARE * table.snapshot().files.height:
             table.checkpoint_version = table.write_checkpoint()
             archive_commits(table, table.checkpoint_version)
     except StorageError as error:
         logger.warning("no checkpoint was written, opening the table gets slower: %s", error)
 
 
-def _interval(table: Table) -> float:
-    return max(CHECKPOINT_COMMITS, CHECKPOINT_SHARE * table.snapshot().files.height)
-
-
 def last_checkpoint(table: Table, version: int) -> int:
-    """Return the version of the newest checkpoint, read once and again when the tail seems long; -1 if there is none."""
+    """Return the version of the newest checkpoint, looked up again when the tail seems long; -1 if there is none."""
     known = table.checkpoint_version
     if known is None or version - known >= CHECKPOINT_COMMITS:
         data = table.store.get(f"{table.spec.namespace}/_delta_log/_last_checkpoint")

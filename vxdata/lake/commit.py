@@ -165,9 +165,7 @@ def commit(table: Table, planner: Planner, stamp: Stamp, patience: Patience) -> 
             return end.value  # type: ignore[no-any-return]
 
 
-def commit_steps(
-    table: Table, planner: Planner, stamp: Stamp, patience: Patience
-) -> Generator[Step, None, Committed]:
+def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patience) -> Generator[Step, None, Committed]:
     """Plan and commit rows to one table, stopping between the steps.
 
     Args:
@@ -269,15 +267,19 @@ class _Put:
 
     def _refuse_permanent(self, error: BaseException, may_be_under_way: bool) -> None:
         """Fail at once where trying again cannot help, unless an earlier try may still land."""
-        fault = error if isinstance(error, StorageError) else to_storage_error(error, uri=self.table.uri, operation="commit to")
+        fault = (
+            error
+            if isinstance(error, StorageError)
+            else to_storage_error(error, uri=self.table.uri, operation="commit to")
+        )
         if not fault.retryable and not may_be_under_way:
             raise fault from error
 
     def _out_of_time(self, base: Snapshot, may_be_under_way: bool) -> VxDataError:
         if not may_be_under_way:
             return ConflictError(
-                f"{self.table.spec.namespace}: other writers were first for {self.patience.deadline_seconds:.0f} s. Nothing "
-                "was written; try again, and write more rows in fewer commits."
+                f"{self.table.spec.namespace}: other writers were first for {self.patience.deadline_seconds:.0f} s. "
+                "Nothing was written; try again, and write more rows in fewer commits."
             )
         token = UnknownCommit(self.table.spec.namespace, base.version + 1, self.commit_id).to_text()
         return CommitUnknownError(
@@ -324,9 +326,16 @@ def resolve(table: Table, token: UnknownCommit, stamp: Stamp) -> int | None:
                 return find_archived(table, token.commit_id)
             return token.version if entry.commit_id == token.commit_id else None
         if base.version < token.version - 1:
-            raise StorageError("the log ends before the commit's base version.", uri=table.uri, operation="resolve a commit of", retryable=False)
+            raise StorageError(
+                "the log ends before the commit's base version.",
+                uri=table.uri,
+                operation="resolve a commit of",
+                retryable=False,
+            )
         try:
-            table.put_commit(base, (), (), {"commit_id": stamp.commit_id, "operation": "resolve", "author": stamp.author})
+            table.put_commit(
+                base, (), (), {"commit_id": stamp.commit_id, "operation": "resolve", "author": stamp.author}
+            )
         except Exception as error:
             if not (isinstance(error, StorageError) or is_lower_layer(error)):
                 raise

@@ -8,8 +8,9 @@ import io
 import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ from vxdata.lake.store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP_ROWS = 16_000
-FILE_ROWS = 1_000_000
+ROW_GROUP_ROWS = 8_000
+FILE_ROWS = 250_000
 SORT_COLUMNS = ("identifier", "valid_from")
 _WRITERS = 4
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
@@ -58,17 +59,22 @@ def write_data_files(store: Store, namespace: str, rows: pl.DataFrame) -> list[D
         namespace: the table.
         rows: physical rows, the partition column included.
     """
+    files, under_way = [], deque[Future[DataFile]]()
     with ThreadPoolExecutor(_WRITERS) as pool:
-        return list(pool.map(lambda part: _write_one(store, namespace, *part), _parts(rows)))
+        for datasource_id, part in _parts(rows):
+            if len(under_way) == _WRITERS:  # so that only a few parts are in memory twice
+                files.append(under_way.popleft().result())
+            under_way.append(pool.submit(_write_one, store, namespace, datasource_id, part))
+        return files + [future.result() for future in under_way]
 
 
 def _parts(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    ordered = rows.sort(PARTITION_COLUMN, *SORT_COLUMNS)
-    for (datasource_id,), part in ordered.partition_by(
-        PARTITION_COLUMN, maintain_order=True, include_key=False, as_dict=True
-    ).items():
+    """Return the rows of each data file, sorted; gathered anew, because a slice would drag its whole column along."""
+    order = rows.select(PARTITION_COLUMN, *SORT_COLUMNS).with_row_index("_row").sort(PARTITION_COLUMN, *SORT_COLUMNS)
+    columns = rows.drop(PARTITION_COLUMN)
+    for (datasource_id,), part in order.partition_by(PARTITION_COLUMN, maintain_order=True, as_dict=True).items():
         for start in range(0, part.height, FILE_ROWS):
-            yield str(datasource_id), part.slice(start, FILE_ROWS)
+            yield str(datasource_id), columns[part["_row"].slice(start, FILE_ROWS)]
 
 
 def _write_one(store: Store, namespace: str, datasource_id: str, part: pl.DataFrame) -> DataFile:
@@ -79,7 +85,7 @@ def _write_one(store: Store, namespace: str, datasource_id: str, part: pl.DataFr
 
 
 def encode_parquet(frame: pl.DataFrame) -> bytes:
-    """Encode rows as Parquet with plain strings (no view or dictionary types), zstd, 16,000 rows a row group."""
+    """Encode rows as Parquet with plain strings (no view or dictionary types), zstd, 8,000 rows a row group."""
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
@@ -116,5 +122,7 @@ def read_checked(store: Store, key: str) -> bytes:
         raise StorageError(f"the data file {key} is missing.", uri=store.uri, operation="read", retryable=False)
     expected = named_checksum(key)
     if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-        raise StorageError(f"the data file {key} is damaged: its checksum is wrong.", uri=store.uri, operation="read", retryable=False)
+        raise StorageError(
+            f"the data file {key} is damaged: its checksum is wrong.", uri=store.uri, operation="read", retryable=False
+        )
     return data

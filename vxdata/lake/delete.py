@@ -44,7 +44,9 @@ def plan_closings(spec: TableSpec, doomed: pl.DataFrame, planned: datetime, expl
     """Plan the tombstones of current rows."""
     is_late = pl.lit(explicit) & (pl.col("valid_from") >= pl.lit(planned, INSTANT))
     late = doomed.filter(is_late).select(
-        "identifier", "parent_identifier", pl.lit("valid_from is not later than the version that would be closed").alias(REASON)
+        "identifier",
+        "parent_identifier",
+        pl.lit("valid_from is not later than the version that would be closed").alias(REASON),
     )
     emptied = [name for name in doomed.columns if name not in STANDARD_COLUMNS or name == "license"]
     rows = scd2.tombstones(doomed.filter(~is_late).lazy(), planned, commit_id, emptied)
@@ -72,7 +74,11 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
             raise NotFoundError(describe_missing(lake, target))
         if not cascade:
             refuse_parents(BaseFirst(base, lake), spec, target)
-        below = live_descendants(base, target) if cascade and spec.type_name in spec.payload.parent_types else current.clear()
+        below = (
+            live_descendants(base, target)
+            if cascade and spec.type_name in spec.payload.parent_types
+            else current.clear()
+        )
         return _closing_plan(spec, pl.concat([below, current]), planned, stamp)
 
     counts[spec.namespace] = run_commit(lake, spec, plan, stamp).plan.rows.height
@@ -98,7 +104,6 @@ def _closing_plan(spec: TableSpec, doomed: pl.DataFrame, planned: datetime, stam
     return Plan(rows, Premises(doomed["identifier"], childless=doomed["identifier"]))
 
 
-
 def refuse_parents(view: View, spec: TableSpec, doomed: pl.Series) -> None:
     """Raise if resources that are to be deleted have live children that are not deleted with them."""
     children = live_children(view, spec, doomed)
@@ -122,6 +127,6 @@ def refuse_left_behind(view: View, spec: TableSpec, deleted: pl.Series) -> None:
     if children:
         names = pl.concat([rows["identifier"] for rows in children.values()]).sort()
         raise ConflictError(
-            f"{name_some(deleted, 3)}: deleted, but children came at the same time: {name_some(names)}. Delete them, or "
-            "create the parent again."
+            f"{name_some(deleted, 3)}: deleted, but children came at the same time: {name_some(names)}. Delete them, "
+            "or create the parent again."
         )

@@ -13,7 +13,8 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     # pattern in the message, what to tell, whether trying again can help
     (r"NoSuchBucket|bucket does not exist", "the bucket does not exist; check its name and the endpoint", False),
     (
-        r"403|AccessDenied|Forbidden|PermissionDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthenticated|ExpiredToken",
+        r"403|AccessDenied|Forbidden|PermissionDenied|Unauthenticated|InvalidAccessKeyId|SignatureDoesNotMatch"
+        r"|ExpiredToken",
         "access was denied; check the credentials (AWS_PROFILE), their rights on this bucket, and that they include "
         "s3:ListBucket: without it a missing key answers 403 too",
         False,
@@ -54,9 +55,11 @@ def translated(uri: str, operation: str) -> Iterator[None]:
 def is_lower_layer(error: BaseException) -> bool:
     """Whether an exception comes from a store, a driver or the system (and not from a fault in our own code)."""
     module = type(error).__module__
-    return isinstance(error, (OSError, pl.exceptions.PolarsError)) or module.startswith(
-        ("deltalake", "_internal", "obstore", "botocore", "pyarrow")
-    ) or type(error).__name__ == "PanicException"
+    return (
+        isinstance(error, (OSError, pl.exceptions.PolarsError))
+        or module.startswith(("deltalake", "_internal", "obstore", "botocore", "pyarrow"))
+        or type(error).__name__ == "PanicException"
+    )
 
 
 def to_storage_error(error: BaseException, *, uri: str, operation: str) -> StorageError:

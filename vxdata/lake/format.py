@@ -41,7 +41,10 @@ def read_format(store: Store) -> LakeFormat | None:
         found = LakeFormat(str(content["lake_id"]), int(content["format"]))
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
-            f"{FORMAT_KEY} is damaged ({error}); restore it from a backup.", uri=store.uri, operation="open", retryable=False
+            f"{FORMAT_KEY} is damaged ({error}); restore it from a backup.",
+            uri=store.uri,
+            operation="open",
+            retryable=False,
         ) from error
     if found.version != FORMAT_VERSION:
         raise StorageError(
@@ -82,12 +85,13 @@ def make_lake(store: Store) -> LakeFormat:
     found = read_format(store)
     if found is not None:
         return found
-    foreign = next((key for key in store.keys() if not key.startswith(f"{OWN_FOLDER}/")), None)
+    foreign = next((key for key in store.list_keys() if not key.startswith(f"{OWN_FOLDER}/")), None)
     if foreign is not None and (found := read_format(store)) is not None:
         return found  # another process made the lake, and wrote to it, since we looked
     if foreign is not None:
         raise InvalidInputError(
-            f"{store.uri} is no lake and holds something else ({foreign!r}); a lake is made in an empty folder or prefix."
+            f"{store.uri} is no lake and holds something else ({foreign!r}); a lake is made in an empty folder or "
+            "prefix."
         )
     content = {
         "format": FORMAT_VERSION,

@@ -4,6 +4,7 @@ Column-wise throughout: no Python object per row, except to word the reason of a
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -13,7 +14,8 @@ from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
 
 _PRINTABLE = r"[^\p{C}\p{Z}/]"
 _SEGMENT = rf"{_PRINTABLE}(?:(?:{_PRINTABLE}| )*{_PRINTABLE})?"
-_WELL_FORMED = rf"^[^/]+(?:/{_SEGMENT})+$"
+_WELL_FORMED = rf"^(?:{{type}})(?:/{_SEGMENT.replace('{', '{{').replace('}', '}}')})+$"
+_PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
 _DOTS = r"/\.{1,2}(?:/|$)"
 REASON = "reason"
 
@@ -23,7 +25,8 @@ class Wanted:
     """Wanted states of resources of one type, one row each.
 
     Attributes:
-        rows: identifier, parent_identifier (null if the frame did not say), then the given columns, typed as the table's.
+        rows: identifier, parent_identifier (null if the frame did not say), then the given columns, typed as
+            the table's.
         given: the columns that the frame sets: license and payload fields.
         has_parents: whether the frame had a parent column.
         rejected: the rows that cannot be written, with a column `reason`.
@@ -110,8 +113,10 @@ def _fields_fit(dtype: pl.Struct, wanted: pl.Struct) -> bool:
     return all(field.name in known and _fits(_type(field.dtype), known[field.name]) for field in dtype.fields)
 
 
-def _type(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype
+def _type(dtype: Any) -> pl.DataType:
+    """Return an inner type as an instance; Polars types them as class or instance."""
+    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return found
 
 
 def without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -138,29 +143,28 @@ def _has_floats(dtype: pl.DataType) -> bool:
 
 def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parents: bool) -> Wanted:
     """Split off malformed identifiers and contradicting duplicates; equal duplicates count once."""
-    mentioned = rows["identifier"].drop_nulls().unique()
-    distinct = rows.unique(maintain_order=True) if rows["identifier"].is_duplicated().any() else rows
+    repeats = rows["identifier"].is_duplicated().any()
+    distinct = rows.unique(maintain_order=True) if repeats else rows
+    contradicts = pl.col("identifier").is_duplicated() if repeats else pl.lit(False)
     reasons = pl.coalesce(
         pl.when(pl.col("identifier").is_null()).then(pl.lit("the identifier is null")),
-        _bad("identifier", distinct, (spec.type_name,)),
-        _bad("parent_identifier", distinct, spec.payload.parent_types),
-        pl.when(pl.col("identifier").is_duplicated()).then(pl.lit("the identifier occurs again with other values")),
+        _bad("identifier", distinct["identifier"], (spec.type_name,)),
+        _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
+        pl.when(contradicts).then(pl.lit("the identifier occurs again with other values")),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
     rejected = judged.filter(pl.col(REASON).is_not_null())
     good = judged.filter(pl.col(REASON).is_null()).drop(REASON) if rejected.height else distinct
-    return Wanted(good, given, has_parents, rejected, mentioned)
+    return Wanted(good, given, has_parents, rejected, distinct["identifier"].drop_nulls())
 
 
-def _bad(column: str, rows: pl.DataFrame, types: tuple[str, ...]) -> pl.Expr:
+def _bad(column: str, values: pl.Series, types: tuple[str, ...]) -> pl.Expr:
     """Return the reason why each value of an identifier column is no identifier of these types; null if it is one."""
-    values = rows[column].drop_nulls().unique()
-    well_formed = (
-        values.str.contains(_WELL_FORMED) & ~values.str.contains(_DOTS) & (values.str.len_chars() <= MAX_LENGTH)
-    )
-    right_type = values.str.split("/").list.first().is_in(list(types)) if types else pl.repeat(False, len(values), eager=True)
-    suspects = values.filter(~(well_formed & right_type))
-    faults = {value: reason for value in suspects if (reason := _reason(column, value, types))}
+    suspects = values.drop_nulls()
+    for pattern in (_PLAIN, _WELL_FORMED):  # plain ASCII is judged by a cheaper pattern
+        good = suspects.str.contains(pattern.format(type="|".join(types))) & (suspects.str.len_chars() <= MAX_LENGTH)
+        suspects = suspects.filter(~good | suspects.str.contains(_DOTS))
+    faults = {value: reason for value in suspects.unique() if (reason := _reason(column, value, types))}
     if not faults:
         return pl.lit(None, pl.String)
     return pl.col(column).replace_strict(list(faults), list(faults.values()), default=None, return_dtype=pl.String)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vxdata.catalog.table import TableSpec, all_specs
-from vxdata.errors import InvalidInputError
+from vxdata.errors import InvalidInputError, StorageError
 from vxdata.lake.commit import Patience
 from vxdata.lake.format import LakeFormat, make_lake, require_format
 from vxdata.lake.snapshot import Snapshot
@@ -49,10 +49,24 @@ class Lake:
         return self._format.lake_id
 
     def begin_write(self) -> None:
-        """Make the lake where there is none, and check once that the store honours conditional writes."""
+        """Make the lake where there is none; check, once, that the store honours conditional writes.
+
+        Raises:
+            StorageError: another lake was made at this address since this client opened it: a commit to a table that
+                is not the one that was read would damage it.
+        """
         if not self._may_write:
-            self._format = make_lake(self.store)
-            self._may_write = True
+            found = make_lake(self.store)
+        else:
+            found = require_format(self.store)
+        if self._format is not None and found.lake_id != self._format.lake_id:
+            raise StorageError(
+                "another lake was made at this address since this client opened it; make a new Client.",
+                uri=self.store.uri,
+                operation="write to",
+                retryable=False,
+            )
+        self._format, self._may_write = found, True
 
     def table(self, spec: TableSpec) -> Table:
         """Return the warm table of a spec."""
@@ -113,6 +127,10 @@ class SteadyView:
             self._taken[spec.namespace] = self._view.snapshot(spec)
         return self._taken[spec.namespace]
 
+    def is_newest(self, spec: TableSpec) -> bool:
+        """Whether the table did not change since this view took its snapshot of it; true if it never did."""
+        taken = self._taken.get(spec.namespace)
+        return taken is None or taken.version == self._view.snapshot(spec).version
 
 
 @dataclass(frozen=True)

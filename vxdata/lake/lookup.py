@@ -1,8 +1,11 @@
 """Look-ups that planning needs: what a table holds about some identifiers, lineages of parents, live children."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec, child_specs, table_spec
+from vxdata.catalog.types import INSTANT
 from vxdata.lake import scd2
 from vxdata.lake.change import LINEAGE_SCHEMA, Known, lineage_of
 from vxdata.lake.lake import View
@@ -13,24 +16,35 @@ FEW = 1_000
 """Up to so many identifiers are looked up by value, so that files and row groups are skipped; more by a semi-join."""
 
 
-def read_known(base: Snapshot, identifiers: pl.Series) -> Known:
+def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) -> Known:
     """Return what a table holds about some identifiers.
 
     Args:
         base: the table's snapshot.
         identifiers: without duplicates.
+        compared: the columns that are needed of current rows; of a few identifiers all physical ones are returned.
     """
     if identifiers.is_empty() or base.files.is_empty():
-        rows = base.collect(base.rows().head(0))
-        return Known(rows, scd2.last_instants(rows.lazy()).collect())
+        nothing = base.collect(base.rows().head(0))
+        return Known(nothing, scd2.last_instants(nothing.lazy()).collect())
     if len(identifiers) <= FEW:
         rows = base.history_of(identifiers).lazy()
         current = scd2.current(rows, scd2.closings_of(rows)).collect()
     else:
         rows = among(base.rows(), identifiers).select("identifier", "valid_from", "valid_to")
-        current = base.collect(among(base.current(_between(identifiers)), identifiers))
+        found = among(base.current(_between(identifiers)), identifiers)
+        current = base.collect(found.select("identifier", "parent_identifier", "datasource_id", *compared))
+    if current.height == len(identifiers):
+        return Known(current, pl.DataFrame(schema={"identifier": pl.String(), "last": INSTANT}))
     past = rows.join(current.lazy().select("identifier"), on="identifier", how="anti")
     return Known(current, base.collect(scd2.last_instants(past)))
+
+
+def read_changing(base: Snapshot, known: Known, changed: pl.Series) -> pl.DataFrame:
+    """Return the current physical rows of what changes; known already if there are only a few."""
+    if "valid_from" in known.current.columns:
+        return known.current.filter(pl.col("identifier").is_in(changed.implode()))
+    return read_current(base, changed)
 
 
 def _between(identifiers: pl.Series) -> pl.Expr:

@@ -26,7 +26,8 @@ def describe_missing(view: View, identifiers: pl.Series) -> str:
 def _describe(view: View, identifier: str) -> str:
     type_name = type_of(identifier)
     if type_name not in registry():
-        return f"{identifier!r} (unknown type {type_name!r}.{did_you_mean(type_name, (c.payload_type for c in registry()))})"
+        hint = did_you_mean(type_name, (cls.payload_type for cls in registry()))
+        return f"{identifier!r} (unknown type {type_name!r}.{hint})"
     rows = view.snapshot(table_spec(registry().of_type(type_name))).history_of([identifier])
     if rows.is_empty():
         return f"{identifier!r} does not exist"

@@ -2,8 +2,8 @@
 
 All of it is pure: lazy frames in, lazy frames out. A *row* is a physical row of a table. Three kinds exist:
 
-- a version: `is_deleted` false; `closes` null if it is the first since the resource was absent, else the `valid_from` of
-  the version that it supersedes;
+- a version: `is_deleted` false; `closes` null if it is the first since the resource was absent, else the `valid_from`
+  of the version that it supersedes;
 - a tombstone: `is_deleted` true, `closes` set, payload null: what a delete appends;
 - a folded version: a version whose end stands in its own `valid_to`, put there by compaction.
 
@@ -15,10 +15,10 @@ Rules of reading
         with `valid_from <= T` names it.
     R4  The end of a version is `coalesce(valid_to, valid_from of its closing)`.
     A closing names the version that it closes, so a user's filter and the closing test commute: filters go down to the
-    files and a dead version never comes back. (Filtering first and taking the latest of what is left would bring it back.)
+    files and a dead version never comes back. (Filtering first and taking the latest of what is left brings it back.)
 
 Rules of writing
-    W1  A write only appends. A change appends one row with `closes` = the `valid_from` of the version that it supersedes.
+    W1  A write only appends. A change appends one row with `closes` = the `valid_from` of the version it supersedes.
     W2  A new `valid_from` is later, by at least 1 µs, than every `valid_from` and `valid_to` that its identifier ever
         had, tombstones included. Otherwise a closing could name two versions, and intervals could overlap.
     W3  The new row carries over every physical column of the old one, those unknown to this SDK included.

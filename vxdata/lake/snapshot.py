@@ -102,13 +102,17 @@ class Snapshot:
     def history_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return every physical row of some identifiers: their versions, closings and tombstones, in one scan."""
         wanted = pl.Series(identifiers, dtype=pl.String)
-        keep = pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
+        keep = (
+            pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
+        )
         return self.collect(self.rows().filter(keep))
 
     def current_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return the current physical rows of a few identifiers, in one scan that needs no other closings."""
         wanted = pl.Series(identifiers, dtype=pl.String)
-        keep = pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
+        keep = (
+            pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
+        )
         open_or_closing = pl.col("valid_to").is_null() | pl.col("closes").is_not_null()
         rows = self.collect(self.rows().filter(open_or_closing, keep)).lazy()
         return scd2.current(rows, scd2.closings_of(rows)).collect()
@@ -120,7 +124,7 @@ class Snapshot:
 
 
 def _polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:
-    """Return the files' statistics in the form that Polars skips files by: `len`, and `_nc`, `_min`, `_max` a column."""
+    """Return the files' statistics as Polars skips files by them: `len`, and `_nc`, `_min`, `_max` for each column."""
     out = {"len": files["num_records"]}
     null_count, low, high = (files[name].struct for name in ("null_count", "min", "max"))
     for name, dtype in columns.items():

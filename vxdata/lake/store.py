@@ -23,13 +23,16 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return an object's bytes; None where there is none."""
 
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+
     def put(self, key: str, data: bytes) -> None:
         """Write an object, durably, over whatever is there."""
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write an object if the key is free, atomically; return whether it was."""
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """List the keys below a prefix (a folder), in no order."""
 
     def delete(self, key: str) -> None:
@@ -75,7 +78,9 @@ def open_store(uri: str | os.PathLike[str], options: Mapping[str, str] | None = 
     if scheme == "file":
         return LocalStore(Path(rest))
     if scheme != "s3":
-        raise InvalidInputError(f"{text!r}: the scheme {scheme!r} is not known; a folder or 's3://bucket/prefix' is expected.")
+        raise InvalidInputError(
+            f"{text!r}: the scheme {scheme!r} is not known; a folder or 's3://bucket/prefix' is expected."
+        )
     bucket, _, prefix = rest.strip("/").partition("/")
     if not bucket:
         raise InvalidInputError(f"{text!r} names no bucket; 's3://bucket/prefix' is expected.")
@@ -96,6 +101,11 @@ class LocalStore:
                 return (self.root / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def exists(self, key: str) -> bool:
+        """See `Store`."""
+        with translated(self.uri, f"look for {key} in"):
+            return (self.root / key).exists()
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store`."""
@@ -131,7 +141,7 @@ class LocalStore:
             raise
         return temporary
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See `Store`."""
         with translated(self.uri, "list"):
             for folder, _, files in os.walk(self.root / prefix):
@@ -213,6 +223,15 @@ class S3Store:
                     raise
                 return None
 
+    def exists(self, key: str) -> bool:
+        """See `Store`."""
+        with translated(self.uri, f"look for {key} in"):
+            try:
+                self._objects.head(key)
+            except FileNotFoundError:
+                return False
+            return True
+
     def put(self, key: str, data: bytes) -> None:
         """See `Store`."""
         with translated(self.uri, f"write {key} to"):
@@ -229,7 +248,7 @@ class S3Store:
                 return False
             return True
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See `Store`."""
         with translated(self.uri, "list"):
             for page in self._objects.list(prefix or None):

@@ -5,6 +5,7 @@ or when the table was made anew. Snapshots taken from it are values and outlive 
 """
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ _CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.checkpointInterval": "1000000000",
 }
+LISTING_LIFE_SECONDS = 3600.0
 _SCHEMA_TRIES = 10
 _FILE_COLUMNS = {"key": pl.String(), "size": pl.Int64(), "num_records": pl.Int64(), PARTITION_COLUMN: pl.String()}
 
@@ -48,26 +50,37 @@ class Table:
         self._handle: DeltaTable | None = None
         self._options: dict[str, str] | None = None
         self._latest: Snapshot | None = None
+        self._listed_at = 0.0
         self.checkpoint_version: int | None = None
         self._closings: dict[str, pl.DataFrame] = {}
 
     # -- reading
 
     def snapshot(self) -> Snapshot:
-        """Refresh the log and return the newest snapshot.
+        """Return the newest snapshot.
+
+        A warm table asks for the one log entry that would follow: versions have no gaps, so if it is not there nothing
+        was committed. That is one GET in place of a LIST. Entries are trimmed after 30 days at the earliest; a table
+        that was not listed for an hour is listed.
 
         Raises:
             StorageError: the log cannot be read.
         """
         with self._lock, translated(self.uri, "read the log of"):
+            if self._latest is not None and self._is_newest(self._latest):
+                return self._latest
             handle = self._refreshed()
             if handle is None:
                 return self._nothing()
-            known = self._latest
-            if known is None or (known.version, known.table_id) != (handle.version(), str(handle.metadata().id)):
+            if self._latest is None or self._latest.version != handle.version():
                 self._refuse_unfinished(handle.version())
-                self._latest = known = self._take(handle)
-            return known
+                self._latest = self._take(handle)
+            return self._latest
+
+    def _is_newest(self, known: Snapshot) -> bool:
+        if time.monotonic() - self._listed_at > LISTING_LIFE_SECONDS or self.store.delta_options() != self._options:
+            return False
+        return not self.store.exists(entry_key(self.spec.namespace, known.version + 1))
 
     def at(self, version: int) -> Snapshot:
         """Return the snapshot of an older version.
@@ -107,26 +120,39 @@ class Table:
                 self._handle.update_incremental()
         except TableNotFoundError:
             self._handle = self._latest = None
+        self._listed_at = time.monotonic()
         return self._handle
 
     def _refuse_unfinished(self, version: int) -> None:
         if self.store.is_unfinished(entry_key(self.spec.namespace, version)):
             raise StorageError(
-                f"the newest log entry, version {version}, is empty, as after a crash of the machine: what it held is lost. "
-                f"Remove {entry_key(self.spec.namespace, version)} and run the write again.",
+                f"the newest log entry, version {version}, is empty, as after a crash of the machine: what it held is "
+                f"lost. Remove {entry_key(self.spec.namespace, version)} and run the write again.",
                 uri=self.uri, operation="read the log of", retryable=False,
             )  # fmt: skip
 
     def _nothing(self) -> Snapshot:
         empty = {**_FILE_COLUMNS, **dict.fromkeys(("null_count", "min", "max"), pl.Struct({}))}
         return Snapshot(
-            self.spec, self.store, NO_TABLE, "", {}, pl.DataFrame(schema=empty), lambda _: pl.DataFrame(schema=["identifier"])
+            self.spec,
+            self.store,
+            NO_TABLE,
+            "",
+            {},
+            pl.DataFrame(schema=empty),
+            lambda _: pl.DataFrame(schema=["identifier"]),
         )
 
     def _take(self, handle: "DeltaTable") -> Snapshot:
         columns = dict(pl.Schema(handle.schema()))
         return Snapshot(
-            self.spec, self.store, handle.version(), str(handle.metadata().id), columns, _live_files(handle), self._read_closings
+            self.spec,
+            self.store,
+            handle.version(),
+            str(handle.metadata().id),
+            columns,
+            _live_files(handle),
+            self._read_closings,
         )  # fmt: skip
 
     def _read_closings(self, snapshot: Snapshot) -> pl.DataFrame:
@@ -192,14 +218,20 @@ class Table:
                 self._handle.alter.add_columns(
                     Schema.from_arrow(to_arrow_schema(columns)).fields,
                     commit_properties=CommitProperties(max_commit_retries=0),
-                    post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+                    post_commithook_properties=PostCommitHookProperties(
+                        create_checkpoint=False, cleanup_expired_logs=False
+                    ),
                 )
             except (DeltaError, OSError):
                 if self.snapshot().version == before:
                     raise
 
     def put_commit(
-        self, base: Snapshot, added: Sequence[DataFile], removed: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]
+        self,
+        base: Snapshot,
+        added: Sequence[DataFile],
+        removed: Sequence[Mapping[str, Any]],
+        metadata: Mapping[str, Any],
     ) -> None:
         """Try once to write the log entry that follows a base version. The caller decides what any exception means.
 
@@ -218,7 +250,8 @@ class Table:
                 handle = DeltaTable(self.uri, version=base.version, storage_options=self.store.delta_options())
             data_change = metadata.get("operation") != "compact"
             adds = [
-                AddAction(f.key, f.size, {PARTITION_COLUMN: f.datasource_id}, f.modified, data_change, f.statistics) for f in added
+                AddAction(f.key, f.size, {PARTITION_COLUMN: f.datasource_id}, f.modified, data_change, f.statistics)
+                for f in added
             ]
             removes = [
                 RemoveAction(f["key"], data_change, f["deleted_at"], f["size"], {PARTITION_COLUMN: f[PARTITION_COLUMN]})
@@ -229,8 +262,12 @@ class Table:
                 mode="append",
                 schema=Schema.from_arrow(to_arrow_schema(base.columns)),
                 partition_by=[PARTITION_COLUMN],
-                commit_properties=CommitProperties(max_commit_retries=0, custom_metadata={METADATA_KEY: dict(metadata)}),
-                post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+                commit_properties=CommitProperties(
+                    max_commit_retries=0, custom_metadata={METADATA_KEY: dict(metadata)}
+                ),
+                post_commithook_properties=PostCommitHookProperties(
+                    create_checkpoint=False, cleanup_expired_logs=False
+                ),
             )
         self.store.settle(entry_key(self.spec.namespace, base.version + 1))
 

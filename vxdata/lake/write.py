@@ -11,17 +11,18 @@ from typing import Literal
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec
+from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, name_some
-from vxdata.lake.change import LINEAGE_SCHEMA, Changes, Known, lineage_of, plan_changes
+from vxdata.lake.change import LINEAGE_SCHEMA, Changes, Known, compare, lineage_of, plan_changes
 from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
 from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView, View
-from vxdata.lake.lookup import live_descendants, read_current, read_known, read_lineages
+from vxdata.lake.lookup import live_descendants, read_changing, read_current, read_known, read_lineages
 from vxdata.lake.past import describe_missing
 from vxdata.lake.run import run_commit
 from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.registry import registry
 
 NO_LINEAGES = pl.DataFrame(schema=LINEAGE_SCHEMA)
 
@@ -90,34 +91,52 @@ def create(lake: Lake, wanted: Mapping[TableSpec, Wanted], stamp: Stamp) -> dict
         planners[spec] = _creator(lake, spec, states, promised, planned, stamp)
         plan = planners[spec](lake.snapshot(spec))
         promised = pl.concat([promised, lineage_of(plan.rows)])
-    done = {spec: run_commit(lake, spec, planners[spec], stamp).plan.rows for spec in wanted}
-    for spec, rows in done.items():
-        refuse_orphans(lake, spec, rows)
-    return {spec.namespace: rows for spec, rows in done.items()}
+    done = {spec: run_commit(lake, spec, planners[spec], stamp).plan for spec in wanted}
+    for spec, plan in done.items():
+        refuse_orphans(lake, plan.report, spec, plan.rows)
+    return {spec.namespace: plan.rows for spec, plan in done.items()}
 
 
 def _creator(
     lake: Lake, spec: TableSpec, wanted: Wanted, promised: pl.DataFrame, planned: datetime, stamp: Stamp
 ) -> Planner:
+    validated: dict[int, Plan] = {}
+
     def plan(base: Snapshot) -> Plan:
-        known = read_known(base, wanted.rows["identifier"])
+        if base.version not in validated:
+            validated[base.version] = compute(base)
+        return validated[base.version]
+
+    def compute(base: Snapshot) -> Plan:
+        view = SteadyView(BaseFirst(base, lake))
+        known = read_known(base, wanted.rows["identifier"], ())
         if known.current.height:
             names = name_some(known.current["identifier"].sort())
             raise AlreadyExistsError(f"{names}: live already. Use update to change a resource, or upsert for either.")
-        parents = pl.concat([promised, _parents_of(lake, base, wanted, promised)])
+        parents = pl.concat([promised, _parents_of(view, wanted, promised)])
         _refuse_missing_parents(lake, spec, wanted, parents)
-        changes = plan_changes(spec, wanted, known, parents, planned=planned, explicit=False, commit_id=stamp.commit_id)
+        changes = _changes(base, wanted, known, parents, planned, False, stamp)
         refuse_rejected(spec, changes.rejected)
-        return Plan(changes.created, _premises(wanted))
+        return Plan(changes.created, _premises(wanted), view)
 
     return plan
 
 
-def _parents_of(lake: View, base: Snapshot, wanted: Wanted, promised: pl.DataFrame) -> pl.DataFrame:
-    """Return the lineages of the live parents; those in the same table are read from the plan's base."""
+def _parents_of(view: View, wanted: Wanted, promised: pl.DataFrame) -> pl.DataFrame:
+    """Return the lineages of the live parents, without those of parents that the operation makes itself."""
     needed = wanted.rows["parent_identifier"].drop_nulls().unique()
-    needed = needed.filter(~needed.is_in(promised["identifier"].implode()))
-    return read_lineages(BaseFirst(base, lake), needed)
+    return read_lineages(view, needed.filter(~needed.is_in(promised["identifier"].implode())))
+
+
+def _changes(
+    base: Snapshot, wanted: Wanted, known: Known, parents: pl.DataFrame, planned: datetime, explicit: bool, stamp: Stamp
+) -> Changes:
+    compared = compare(wanted, known.current)
+    changing = read_changing(base, known, compared.changed["identifier"])
+    return plan_changes(
+        base.spec, wanted, compared, changing, known.last, parents,
+        planned=planned, explicit=explicit, commit_id=stamp.commit_id,
+    )  # fmt: skip
 
 
 def _refuse_missing_parents(lake: Lake, spec: TableSpec, wanted: Wanted, parents: pl.DataFrame) -> None:
@@ -125,11 +144,16 @@ def _refuse_missing_parents(lake: Lake, spec: TableSpec, wanted: Wanted, parents
     named = wanted.rows["parent_identifier"].drop_nulls().unique()
     missing = named.filter(~named.is_in(there.implode())).sort()
     if missing.len() and spec.payload.parent_types:
-        raise NotFoundError(f"parents of new {spec.namespace}: {describe_missing(lake, missing)}. Create them first, or in the same list.")
+        raise NotFoundError(
+            f"parents of new {spec.namespace}: {describe_missing(lake, missing)}. Create them first, or in the same "
+            "list."
+        )
 
 
 def _premises(wanted: Wanted, closed: pl.Series | None = None) -> Premises:
-    own = wanted.rows.lazy().select(pl.concat([pl.col("identifier"), pl.col("parent_identifier")])).collect().to_series()
+    own = (
+        wanted.rows.lazy().select(pl.concat([pl.col("identifier"), pl.col("parent_identifier")])).collect().to_series()
+    )
     parts = [own.drop_nulls(), *([] if closed is None else [closed])]
     return Premises(pl.concat(parts).unique(), pl.Series(dtype=pl.String) if closed is None else closed)
 
@@ -139,20 +163,34 @@ def refuse_rejected(spec: TableSpec, rejected: pl.DataFrame) -> None:
     if rejected.height:
         some = "; ".join(f"{r['identifier']!r}: {r[REASON]}" for r in rejected.head(5).iter_rows(named=True))
         more = f"; and {rejected.height - 5} more" if rejected.height > 5 else ""
-        raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}. Nothing was written.")
+        raise InvalidInputError(
+            f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}. Nothing was written."
+        )
 
 
-def refuse_orphans(lake: View, spec: TableSpec, created: pl.DataFrame) -> None:
-    """Look, after a commit, whether the parents of the new resources are still live.
+def refuse_orphans(lake: View, seen: SteadyView, spec: TableSpec, created: pl.DataFrame) -> None:
+    """Look, after a commit, whether the parents of the new resources are still live, with the same lineage.
+
+    Args:
+        lake: the newest state.
+        seen: the state that the commit was planned on; a parent's table that did not change is not read again.
+        spec: the table of the new resources.
+        created: their physical rows.
 
     Raises:
         ConflictError: a parent was deleted meanwhile; names the children that are left behind.
     """
-    if created.is_empty() or not spec.payload.parent_types:
+    parent_specs = [table_spec(registry().of_type(name)) for name in spec.payload.parent_types]
+    if created.is_empty() or all(seen.is_newest(parent) for parent in parent_specs):
         return
-    parents = created["parent_identifier"].unique()
-    live = read_lineages(lake, parents)["identifier"]
-    orphans = created.filter(~pl.col("parent_identifier").is_in(live.implode()))
+    live = read_lineages(lake, created["parent_identifier"].drop_nulls().unique())
+    line = live.select(
+        pl.col("identifier").alias("parent_identifier"), pl.concat_list("ancestors", "identifier").alias("_line")
+    )
+    children = created.select("identifier", "parent_identifier", "ancestors")
+    orphans = children.join(line, on="parent_identifier", how="left").filter(
+        pl.col("_line").ne_missing(pl.col("ancestors"))
+    )
     if orphans.height:
         raise ConflictError(
             f"{name_some(orphans['identifier'].sort())}: written, but the parent was deleted at the same time. Delete "
@@ -189,8 +227,8 @@ def update(lake: Lake, spec: TableSpec, wanted: Wanted, expected: datetime | Non
         first_created_at.append(current["created_at"].item())
         if first_created_at[0] != first_created_at[-1]:
             raise NotFoundError(f"{identifier!r} was deleted, and created again, while this update was tried.")
-        known, planned = Known(current, _NO_PAST), lake.patience.now()
-        changes = plan_changes(spec, wanted, known, NO_LINEAGES, planned=planned, explicit=False, commit_id=stamp.commit_id)
+        known = Known(current, _NO_PAST)
+        changes = _changes(base, wanted, known, NO_LINEAGES, lake.patience.now(), False, stamp)
         refuse_rejected(spec, changes.rejected)
         return Plan(changes.updated, _premises(wanted), current)
 
@@ -205,8 +243,8 @@ def _refuse_unexpected(identifier: str, current: pl.DataFrame, expected: datetim
     found = current["valid_from"].item()
     if expected is not None and found != expected:
         raise ConflictError(
-            f"{identifier!r}: the current version is of {found.isoformat()}, not of {expected.isoformat()}. Nothing was "
-            "written; retrieve it and decide anew."
+            f"{identifier!r}: the current version is of {found.isoformat()}, not of {expected.isoformat()}. Nothing "
+            "was written; retrieve it and decide anew."
         )
 
 
@@ -225,7 +263,7 @@ def upsert(lake: Lake, spec: TableSpec, wanted: Wanted, options: UpsertOptions, 
         close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
     done = run_commit(lake, spec, plan, stamp)
     upserted: _Upserted = done.plan.report
-    refuse_orphans(lake, spec, upserted.changes.created)
+    refuse_orphans(lake, upserted.seen, spec, upserted.changes.created)
     refuse_left_behind(lake, spec, upserted.doomed)
     return UpsertReport(
         created=upserted.changes.created.height,
@@ -239,19 +277,20 @@ def upsert(lake: Lake, spec: TableSpec, wanted: Wanted, options: UpsertOptions, 
 
 @dataclass(frozen=True)
 class _Upserted:
-    """What a planned upsert does: its changes, and the identifiers that it closes."""
+    """What a planned upsert does: its changes, the identifiers that it closes, and the state that it was planned on."""
 
     changes: Changes
     doomed: pl.Series
+    seen: SteadyView
 
 
 def _upsert_plan(lake: Lake, base: Snapshot, wanted: Wanted, options: UpsertOptions, stamp: Stamp) -> Plan:
     spec, view = base.spec, SteadyView(BaseFirst(base, lake))
     explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
-    known = read_known(base, wanted.rows["identifier"])
-    parents = _parents_of(view, base, wanted, NO_LINEAGES) if known.current.height < wanted.rows.height else NO_LINEAGES
-    changes = plan_changes(spec, wanted, known, parents, planned=planned, explicit=explicit, commit_id=stamp.commit_id)
-    doomed = _lacking(base, wanted, known, changes, options) if options.missing == "delete" else known.current.clear()
+    known = read_known(base, wanted.rows["identifier"], wanted.given)
+    parents = _parents_of(view, wanted, NO_LINEAGES) if known.current.height < wanted.rows.height else NO_LINEAGES
+    changes = _changes(base, wanted, known, parents, planned, explicit, stamp)
+    doomed = _lacking(base, wanted, known, changes, options) if options.missing == "delete" else changes.created.clear()
     closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
     changes = replace(changes, rejected=pl.concat([changes.rejected, closing.rejected], how="diagonal"))
     if options.on_invalid == "fail":
@@ -260,7 +299,7 @@ def _upsert_plan(lake: Lake, base: Snapshot, wanted: Wanted, options: UpsertOpti
         refuse_parents(view, spec, closing.rows["identifier"])
     rows = pl.concat([changes.created, changes.updated, closing.rows])
     closed = closing.rows["identifier"]
-    return Plan(rows, _premises(wanted, closed), _Upserted(changes, closed))
+    return Plan(rows, _premises(wanted, closed), _Upserted(changes, closed, view))
 
 
 def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, options: UpsertOptions) -> pl.DataFrame:
@@ -270,7 +309,7 @@ def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, opt
     else:
         named = pl.Series(options.datasources, dtype=pl.String)
     if named.is_empty():
-        return known.current.clear()
+        return changes.created.clear()
     rows = base.current(pl.col("datasource_id").is_in(named.implode()))
     held = wanted.mentioned.alias("identifier").to_frame().lazy()
     lacking = base.collect(rows.join(held, on="identifier", how="anti"))
@@ -283,7 +322,8 @@ def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, opt
 
 def _refuse_contradiction(wanted: Wanted, known: Known, doomed: pl.Series) -> None:
     """Refuse a frame that holds a resource of the same table whose parent it lacks, with missing="delete"."""
-    held = pl.concat([wanted.rows, known.current.select(wanted.rows.columns)]).filter(
+    edges = ["identifier", "parent_identifier"]
+    held = pl.concat([wanted.rows.select(edges), known.current.select(edges)]).filter(
         pl.col("identifier").is_in(doomed.implode()) | pl.col("parent_identifier").is_in(doomed.implode())
     )
     if held.height:
@@ -295,5 +335,6 @@ def _refuse_contradiction(wanted: Wanted, known: Known, doomed: pl.Series) -> No
 
 def _refuse_future(lake: Lake, valid_from: datetime | None) -> None:
     if valid_from is not None and valid_from > lake.patience.now():
-        raise InvalidInputError(f"valid_from={valid_from.isoformat()} lies in the future; history is loaded with past instants.")
-
+        raise InvalidInputError(
+            f"valid_from={valid_from.isoformat()} lies in the future; history is loaded with past instants."
+        )

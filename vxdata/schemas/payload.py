@@ -11,7 +11,7 @@ Source: design of record, section 2; DICOM PS3.3 and PS3.6 for attribute names.
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -24,37 +24,49 @@ UtcDatetime = Annotated[datetime, BeforeValidator(to_instant)]
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-class _PayloadMeta(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
-    """Reads the class keywords of payload types.
+if TYPE_CHECKING:
 
-    pydantic's metaclass has a parameter of its own called `namespace`, so the keyword is taken out before it sees it.
-    """
+    class _WithKeywords(BaseModel):
+        def __init_subclass__(
+            cls, *, type: str = "", namespace: str = "", parents: tuple[str, ...] = (), **kwargs: Any
+        ) -> None: ...
 
-    def __new__(
-        mcs,  # noqa: N804
-        name: str,
-        bases: tuple[type, ...],
-        attributes: dict[str, Any],
-        /,
-        *,
-        type: str = "",
-        namespace: str = "",
-        parents: tuple[str, ...] = (),
-        **kwargs: Any,
-    ) -> Any:
-        cls = super().__new__(mcs, name, bases, attributes, **kwargs)
-        if type or namespace or parents:
-            for word, value in (("type", type), ("namespace", namespace)):
-                if not _NAME.fullmatch(value):
-                    raise InvalidInputError(
-                        f"{name}: {word}={value!r} is no name: lower-case letters, digits and '_' are expected, "
-                        "a letter first."
-                    )
-            cls.payload_type, cls.namespace, cls.parent_types = type, namespace, tuple(parents)
-        return cls
+else:
+
+    class _PayloadMeta(type(BaseModel)):
+        """Reads the class keywords of payload types.
+
+        pydantic's metaclass has a parameter of its own called `namespace`: the keyword is taken out before it sees it.
+        """
+
+        def __new__(
+            mcs,
+            name: str,
+            bases: tuple[type, ...],
+            attributes: dict[str, Any],
+            /,
+            *,
+            type: str = "",
+            namespace: str = "",
+            parents: tuple[str, ...] = (),
+            **kwargs: Any,
+        ) -> Any:
+            cls = super().__new__(mcs, name, bases, attributes, **kwargs)
+            if type or namespace or parents:
+                for word, value in (("type", type), ("namespace", namespace)):
+                    if not _NAME.fullmatch(value):
+                        raise InvalidInputError(
+                            f"{name}: {word}={value!r} is no name: lower-case letters, digits and '_' are expected, "
+                            "a letter first."
+                        )
+                cls.payload_type, cls.namespace, cls.parent_types = type, namespace, tuple(parents)
+            return cls
+
+    class _WithKeywords(BaseModel, metaclass=_PayloadMeta):
+        """The base that takes the keywords; type checkers see them on `__init_subclass__`."""
 
 
-class Payload(BaseModel, metaclass=_PayloadMeta):
+class Payload(_WithKeywords):
     """Base of all payload models.
 
     Subclass keywords:
@@ -75,11 +87,11 @@ class DatasourcePayload(Payload, type="datasource", namespace="datasources"):
 
     name: str | None = Field(None, description="Human-readable name.")
     description: str | None = Field(None, description="What the data source holds and where it comes from.")
-    origin: str | None = Field(None, description="Archive or system that the data source is loaded from.")
     program: str | None = Field(None, description="Research programme that the data source belongs to.")
     species: str | None = Field(None, description="Species of the subjects (DICOM PatientSpeciesDescription).")
     cancer_types: str | None = Field(None, description="Cancer types studied, as the source words them.")
     tumor_locations: str | None = Field(None, description="Tumour locations studied, as the source words them.")
+    origin: str | None = Field(None, description="Archive or system that the data source is loaded from.")
 
 
 class PatientPayload(Payload, type="patient", namespace="patients", parents=("datasource",)):
@@ -101,7 +113,8 @@ class ImagingStudyPayload(Payload, type="imagingstudy", namespace="imaging_studi
     study_description: str | None = Field(None, description="Description (DICOM StudyDescription).")
     accession_number: str | None = Field(None, description="Number of the order (DICOM AccessionNumber).")
     patient_age: str | None = Field(
-        None, description="Age of the patient at the study, DICOM age string: nnnD, nnnW, nnnM or nnnY (DICOM PatientAge)."
+        None,
+        description="Age of the patient at the study, DICOM age string: nnnD, nnnW, nnnM or nnnY (DICOM PatientAge).",
     )
 
 

@@ -56,7 +56,9 @@ class PayloadRegistry:
             return
         self._refuse_bad_class(cls)
         if known is not None and not _same_definition(known, cls):
-            raise InvalidInputError(f"the type {cls.payload_type!r} is taken by {known.__module__}.{known.__qualname__}.")
+            raise InvalidInputError(
+                f"the type {cls.payload_type!r} is taken by {known.__module__}.{known.__qualname__}."
+            )
         taken = next((c for c in self if c.namespace == cls.namespace and c.payload_type != cls.payload_type), None)
         if taken is not None:
             raise InvalidInputError(f"the namespace {cls.namespace!r} is taken by {taken.__qualname__}.")
@@ -69,14 +71,20 @@ class PayloadRegistry:
                 "parents=('patient',))."
             )
         if not cls.parent_types and cls.payload_type != "datasource":
-            raise InvalidInputError(f"{cls.__qualname__}: every type but 'datasource' has a parent; name parents=(...).")
+            raise InvalidInputError(
+                f"{cls.__qualname__}: every type but 'datasource' has a parent; name parents=(...)."
+            )
         if cls.namespace in RESERVED_NAMESPACES or cls.namespace.startswith("_"):
-            raise InvalidInputError(f"{cls.__qualname__}: the namespace {cls.namespace!r} is a word of the client's own.")
+            raise InvalidInputError(
+                f"{cls.__qualname__}: the namespace {cls.namespace!r} is a word of the client's own."
+            )
         if clash := sorted(set(cls.model_fields) & set(STANDARD_COLUMNS)):
             raise InvalidInputError(f"{cls.__qualname__}: the fields {clash} clash with standard columns; rename them.")
         unknown = [p for p in cls.parent_types if p not in self._by_type and p != cls.payload_type]
         if unknown:
-            raise InvalidInputError(f"{cls.__qualname__}: unknown parent type {unknown[0]!r}.{did_you_mean(unknown[0], self._by_type)}")
+            raise InvalidInputError(
+                f"{cls.__qualname__}: unknown parent type {unknown[0]!r}.{did_you_mean(unknown[0], self._by_type)}"
+            )
 
     def of_type(self, type_name: str) -> type[Payload]:
         """Return the payload class of a type word such as ``volume``."""

@@ -115,4 +115,5 @@ def response_class(payload: type[Payload]) -> type[ResourceResponse[Payload]]:
     if payload in _STANDARD:
         return _STANDARD[payload]
     name = payload.__name__.removesuffix("Payload") + "Response"
-    return create_model(name, __base__=ResourceResponse[payload], __module__=payload.__module__)  # type: ignore[valid-type]
+    base = ResourceResponse[payload]  # type: ignore[valid-type]
+    return create_model(name, __base__=base, __module__=payload.__module__)

@@ -1,7 +1,7 @@
 """`Client`: a lake at an address, its namespaces, and its past.
 
-    client = Client("s3://bucket/lake")
-    client.patients.retrieve("patient/BB00017")
+client = Client("s3://bucket/lake")
+client.patients.retrieve("patient/BB00017")
 """
 
 import getpass
@@ -28,7 +28,8 @@ class Client:
     """A client of one lake. It is cheap to make: nothing is read before the first verb.
 
     Args:
-        uri: a folder or ``s3://bucket/prefix``; default: the variable VXDATA_URI, else a lake in the user's data folder.
+        uri: a folder or ``s3://bucket/prefix``; default: the variable VXDATA_URI, else a lake in the user's data
+            folder.
         storage_options: access_key_id, secret_access_key, session_token, region, endpoint_url, profile; default: the
             standard AWS environment, profiles and roles, as boto3 finds them.
         author: who writes, for the audit log; default: the variable VXDATA_AUTHOR, else the user's name.
@@ -142,7 +143,9 @@ class Client:
         from vxdata.sdk.namespace import Namespace
 
         if payload.payload_type not in registry() or registry().of_type(payload.payload_type) is not payload:
-            raise InvalidInputError(f"{payload.__name__} is not registered; call vxdata.schemas.register({payload.__name__}).")
+            raise InvalidInputError(
+                f"{payload.__name__} is not registered; call vxdata.schemas.register({payload.__name__})."
+            )
         return Namespace(self._session, payload)
 
     def __getattr__(self, name: str) -> "Namespace[ResourceResponse[Any]]":

@@ -105,7 +105,9 @@ def _changes_model(payload: type[Payload]) -> type[BaseModel]:
 
 
 def _words(spec: TableSpec, error: ValidationError) -> str:
-    faults = (f"{'.'.join(map(str, e['loc'])) or 'the payload'}: {e['msg']} (given {e['input']!r})" for e in error.errors())
+    faults = (
+        f"{'.'.join(map(str, e['loc'])) or 'the payload'}: {e['msg']} (given {e['input']!r})" for e in error.errors()
+    )
     return f"{spec.namespace}: {'; '.join(faults)}"
 
 

@@ -51,7 +51,10 @@ def ingest(
         if name not in names:
             raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(name, registry().namespaces())}")
     options: dict[str, Any] = {"valid_from": valid_from, "on_invalid": on_invalid, "reason": reason}
-    closing: dict[str, Any] = options | {"missing": missing, "datasources": datasources if missing == "delete" else None}
+    closing: dict[str, Any] = options | {
+        "missing": missing,
+        "datasources": datasources if missing == "delete" else None,
+    }
     reports: dict[str, UpsertReport] = {}
     for name in names:
         is_last = name == names[-1]  # nothing that comes later hangs on its resources: one commit does both

@@ -46,7 +46,9 @@ class Resources(Generic[ResponseT]):
     def create(self, resources: Resource, *, reason: str | None = None) -> ResponseT: ...
     @overload
     def create(self, resources: Sequence[Resource], *, reason: str | None = None) -> list[ResponseT]: ...
-    def create(self, resources: Resource | Sequence[Resource], *, reason: str | None = None) -> ResponseT | list[ResponseT]:
+    def create(
+        self, resources: Resource | Sequence[Resource], *, reason: str | None = None
+    ) -> ResponseT | list[ResponseT]:
         """Create one resource or many; all are validated before anything is written, tables are committed root first.
 
         Args:
@@ -79,8 +81,8 @@ class Resources(Generic[ResponseT]):
     @overload
     def retrieve(self, identifiers: str) -> ResponseT: ...
     @overload
-    def retrieve(self, identifiers: Sequence[str]) -> list[ResponseT]: ...
-    def retrieve(self, identifiers: str | Sequence[str]) -> ResponseT | list[ResponseT]:
+    def retrieve(self, identifiers: list[str] | tuple[str, ...]) -> list[ResponseT]: ...
+    def retrieve(self, identifiers: str | list[str] | tuple[str, ...]) -> ResponseT | list[ResponseT]:
         """Return the current version of one resource or of many.
 
         Args:
@@ -103,7 +105,9 @@ class Resources(Generic[ResponseT]):
             found |= {response.identifier: response for response in to_responses(spec, rows)}
         missing = [identifier for identifier in specs if identifier not in found]
         if missing:
-            raise NotFoundError(f"not found: {describe_missing(self._session.view, pl.Series(missing, dtype=pl.String))}")
+            raise NotFoundError(
+                f"not found: {describe_missing(self._session.view, pl.Series(missing, dtype=pl.String))}"
+            )
         return cast("list[ResponseT]", [found[identifier] for identifier in asked])
 
     def _seen(self, spec: TableSpec, identifiers: pl.Series) -> pl.DataFrame:
@@ -132,7 +136,7 @@ class Resources(Generic[ResponseT]):
         identifier: str,
         changes: Mapping[str, Any] | Payload | None = None,
         *,
-        license: str | None | _Unset = UNSET,
+        license: str | _Unset | None = UNSET,
         expected_valid_from: str | datetime | None = None,
         reason: str | None = None,
     ) -> ResponseT:
@@ -232,11 +236,16 @@ class Namespace(Resources[ResponseT]):
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
         """
         stamp = self._session.stamp("upsert", reason)
-        for word, value, allowed in (("missing", missing, ("keep", "delete")), ("on_invalid", on_invalid, ("fail", "skip"))):
+        for word, value, allowed in (
+            ("missing", missing, ("keep", "delete")),
+            ("on_invalid", on_invalid, ("fail", "skip")),
+        ):
             if value not in allowed:
                 raise InvalidInputError(f"{word}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
         if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-            raise InvalidInputError(f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}.")
+            raise InvalidInputError(
+                f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}."
+            )
         instant = None if valid_from is None else read_instant(valid_from)
         named = None if datasources is None else tuple(map(check_identifier, datasources))
         options = UpsertOptions(missing, named, cascade, instant, on_invalid)

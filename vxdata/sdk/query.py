@@ -62,7 +62,9 @@ class BaseQuery:
         self._refuse_after_limit("sort")
         flags = [descending] * len(columns) if isinstance(descending, bool) else list(descending)
         if not columns or len(flags) != len(columns):
-            raise InvalidInputError(f"sort: {len(columns)} columns and {len(flags)} values of descending; name one for each.")
+            raise InvalidInputError(
+                f"sort: {len(columns)} columns and {len(flags)} values of descending; name one for each."
+            )
         for name in columns:
             if isinstance(column_type(self._spec, name), (pl.List, pl.Struct)):
                 raise InvalidInputError(f"sort: {name!r} is no scalar column.")
@@ -78,7 +80,9 @@ class BaseQuery:
         """See the lake as of an instant (valid time); naive means UTC."""
         at = read_instant(instant)
         if self._session.instant is not None and at > self._session.instant:
-            raise InvalidInputError(f"as_of({instant!r}): this client sees the lake as of {self._session.instant.isoformat()} only.")
+            raise InvalidInputError(
+                f"as_of({instant!r}): this client sees the lake as of {self._session.instant.isoformat()} only."
+            )
         return replace(self, _instant=at)
 
     def versions(self: QueryT) -> QueryT:

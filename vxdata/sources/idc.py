@@ -328,10 +328,10 @@ _VOLUME_COLUMNS = (
 
 
 def _datasources(series: pl.DataFrame, collections: Path | None) -> pl.DataFrame:
-    frame = _fold(series, "datasource", None, []).with_columns(pl.lit(ORIGIN).alias("origin"))
-    if collections is None:
-        return frame
-    return frame.join(_read_collections(collections), on="identifier", how="left", maintain_order="left")
+    frame = _fold(series, "datasource", None, [])
+    if collections is not None:
+        frame = frame.join(_read_collections(collections), on="identifier", how="left", maintain_order="left")
+    return frame.with_columns(pl.lit(ORIGIN).alias("origin"))
 
 
 def _read_collections(path: Path) -> pl.DataFrame:

@@ -1,0 +1,1 @@
+"""The command line of VxData: `vxdata`, thin over the SDK."""

@@ -1,0 +1,151 @@
+"""Loading a release of the IDC index into a lake: which datasources it may close, and from when its versions are valid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vxdata.errors import InvalidInputError, NotFoundError, name_some
+from vxdata.lake.write import UpsertReport
+from vxdata.sdk import Client
+from vxdata.sdk.ingest import ingest
+from vxdata.sources.idc import ORIGIN, IdcRelease, read_release
+from vxdata_cli.out import Begin
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What loading a release did.
+
+    Attributes:
+        lake: the lake's address.
+        release: the release.
+        valid_from: from when the new versions are valid, UTC; None for the moment of loading.
+        reports: what was done in each namespace, root first.
+    """
+
+    lake: str
+    release: IdcRelease
+    valid_from: datetime | None
+    reports: dict[str, UpsertReport]
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was written."""
+        return any(r.created or r.updated or r.deleted for r in self.reports.values())
+
+    def to_document(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "lake": self.lake,
+            "release": {
+                "version": self.release.version,
+                "released": self.release.released and self.release.released.isoformat(),
+                "index": str(self.release.index),
+            },
+            "valid_from": self.valid_from and self.valid_from.isoformat(),
+            "changed": self.is_changed,
+            "namespaces": {
+                name: {"created": r.created, "updated": r.updated, "unchanged": r.unchanged, "deleted": r.deleted}
+                for name, r in self.reports.items()
+            },
+        }
+
+
+def load_release(
+    client: Client,
+    release: IdcRelease,
+    *,
+    collections: Sequence[str] | None = None,
+    valid_from: datetime | None = None,
+    reason: str | None = None,
+    begin: Begin = lambda text: None,
+) -> Loaded:
+    """Make the IDC part of a lake be as a release says; running it again writes nothing.
+
+    What the release lacks is closed: in the named collections, else in all datasources that came from IDC. Datasources
+    of other origin are never touched.
+
+    Args:
+        client: the lake's client.
+        release: the release.
+        collections: the collections to load, by id; None for all of them.
+        valid_from: from when the new versions are valid, UTC; None for the moment of loading.
+        reason: why, for the audit log; by default the release's name.
+        begin: told each step as it starts.
+
+    Raises:
+        InvalidInputError: a collection is unknown, a datasource of another origin has the name of a collection, or the
+            lake holds later versions.
+    """
+    begin("look into the lake")
+    origins = read_origins(client)
+    begin("read the IDC index")
+    frames = read_release(release, collections)
+    released = frames["datasources"]["identifier"].to_list()
+    refuse_foreign(released, origins)
+    ours = [identifier for identifier, origin in origins.items() if origin == ORIGIN]
+    scope = released if collections is not None else sorted({*ours, *released})
+    steps = iter([*(f"load {frame.height:,} {_words(name)}" for name, frame in frames.items()), "close what was withdrawn"])
+    begin(next(steps))
+
+    def progress(namespace: str, report: UpsertReport) -> None:
+        if step := next(steps, None):
+            begin(step)
+
+    try:
+        reports = ingest(
+            client,
+            frames,
+            missing="delete" if any(identifier in origins for identifier in scope) else "keep",
+            datasources=scope,
+            valid_from=valid_from,
+            reason=reason or release_name(release),
+            progress=progress,
+        )
+    except InvalidInputError as error:
+        raise _explained(error, release, valid_from) from error
+    return Loaded(client.uri, release, valid_from, reports)
+
+
+def read_origins(client: Client) -> dict[str, str | None]:
+    """Return the origin of each current datasource; nothing where no lake is yet."""
+    try:
+        rows = client.datasources.query().select("identifier", "origin").collect()
+    except NotFoundError:
+        return {}
+    return dict(rows.iter_rows())
+
+
+def refuse_foreign(released: Sequence[str], origins: dict[str, str | None]) -> None:
+    """Refuse to overwrite a datasource that only shares its name with a collection of IDC.
+
+    Raises:
+        InvalidInputError: the lake has such datasources; names them.
+    """
+    if foreign := sorted(identifier for identifier in released if origins.get(identifier, ORIGIN) != ORIGIN):
+        raise InvalidInputError(
+            f"{name_some(foreign, 5)}: in the lake already, and not from IDC (its origin is not {ORIGIN!r}). Load the "
+            "release into another lake (--uri), or only other collections (--collection)."
+        )
+
+
+def release_name(release: IdcRelease) -> str:
+    """Return what people call a release, such as ``IDC 25``."""
+    return f"IDC {release.version}" if release.version else "IDC"
+
+
+def _words(namespace: str) -> str:
+    return namespace.replace("_", " ")
+
+
+def _explained(error: InvalidInputError, release: IdcRelease, valid_from: datetime | None) -> InvalidInputError:
+    """Say what to do about versions in the lake that are later than those to be loaded."""
+    if valid_from is None or "valid_from is not later" not in str(error):
+        return error
+    return InvalidInputError(
+        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: the lake holds later versions of what it "
+        f"changes. If these come from a newer release, there is nothing to do: client.as_of(...) shows the past, and a "
+        "history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it as this release "
+        f"says from now on. ({error})"
+    )

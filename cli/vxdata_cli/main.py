@@ -1,0 +1,102 @@
+"""The `vxdata` command: its subcommands, and the one table from errors to exit codes.
+
+Heavy modules (Polars, the SDK) are imported inside the commands, so that `vxdata --help` is quick.
+"""
+
+import logging
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from vxdata.errors import (
+    AlreadyExistsError,
+    CommitUnknownError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    VxDataError,
+)
+from vxdata_cli.demo import EXAMPLES, demo
+from vxdata_cli.ingest import app as ingest_app
+from vxdata_cli.options import Debug
+from vxdata_cli.out import WarningsToOut, out
+
+EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
+    (InvalidInputError, 2),
+    (NotFoundError, 3),
+    (AlreadyExistsError, 4),
+    (ConflictError, 4),
+    (CommitUnknownError, 5),
+    (StorageError, 6),
+)
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    name="vxdata",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""Examples:
+
+  $ vxdata demo
+  $ vxdata ingest idc --collection prostatex
+  $ vxdata ingest idc --uri s3://bucket/lake --json
+
+Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict, 5 outcome of a commit unknown, 6 storage, 130 Ctrl-C.""",
+)
+app.add_typer(ingest_app)
+app.command(epilog=EXAMPLES)(demo)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from vxdata import __version__
+
+        typer.echo(f"vxdata {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Debug = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """VxData: a versioned lakehouse for medical-imaging research."""
+
+
+def main() -> None:
+    """Run the command line, and turn whatever ends it into one sentence and an exit code."""
+    _accept_any_text()
+    logging.getLogger("vxdata").addHandler(WarningsToOut())
+    try:
+        app(prog_name="vxdata")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            out.note("Interrupted. What was committed stays; the same command goes on from there.")
+        raise
+    except Exception as error:  # noqa: BLE001  # the last line of defence; --debug shows the traceback
+        sys.exit(report(error))
+
+
+def report(error: Exception) -> int:
+    """Say in one sentence what went wrong, and return the exit code."""
+    if out.debug:
+        out.traceback(error)
+    if isinstance(error, VxDataError):
+        out.error(str(error))
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    remedy = "Please report it." if out.debug else "Run the same command with --debug and report what it shows."
+    out.error(f"this is a bug in VxData: {type(error).__name__}: {error}. {remedy}")
+    return FAILED
+
+
+def _accept_any_text() -> None:
+    """Let a terminal without Unicode show '?' where it lacks a character, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

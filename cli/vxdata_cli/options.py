@@ -1,0 +1,49 @@
+"""Options that several commands share. Those on how to speak set up the sink; the command itself need not look at them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vxdata_cli.out import out
+
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        "--uri", metavar="URI", help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, else your data folder)."
+    ),
+]
+Index = Annotated[
+    Path | None,
+    typer.Option(
+        "--index",
+        metavar="PATH",
+        help="An idc_index.parquet, or its folder (default: the installed idc-index-data).",
+    ),
+]
+
+
+def _set_json(value: bool) -> bool:
+    out.as_json = out.as_json or value
+    return value
+
+
+def _set_quiet(value: bool) -> bool:
+    out.quiet = out.quiet or value
+    return value
+
+
+def _set_no_progress(value: bool) -> bool:
+    out.shows_progress = out.shows_progress and not value
+    return value
+
+
+def _set_debug(value: bool) -> bool:
+    out.debug = out.debug or value
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", callback=_set_json, help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", callback=_set_no_progress, help="Show no progress.")]
+Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]

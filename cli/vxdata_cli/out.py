@@ -1,0 +1,119 @@
+"""The one output sink: results go to stdout, everything else to stderr.
+
+Three ways to speak: for people (tables, colours on a terminal), as JSON, or quietly. Only this module writes.
+"""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Begin = Callable[[str], None]
+"""Says what is being done from now on; whatever was being done before is then done."""
+
+
+class Out:
+    """Where a command speaks.
+
+    Attributes:
+        as_json: results are JSON on stdout.
+        quiet: only errors are shown (and JSON, where asked for).
+        shows_progress: long work says what it does, if stderr is a terminal.
+        debug: an error comes with its traceback.
+    """
+
+    def __init__(self) -> None:
+        self.as_json, self.quiet, self.shows_progress, self.debug = False, False, True, False
+
+    @cached_property
+    def _stdout(self) -> "Console":
+        from rich.console import Console
+
+        return Console(highlight=False, markup=False, emoji=False)
+
+    @cached_property
+    def _stderr(self) -> "Console":
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def result(self, document: dict[str, Any], *shown: "RenderableType") -> None:
+        """Give a command's result: the document as JSON, or what people see of it."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+            sys.stdout.flush()
+        else:
+            self.show(*shown)
+
+    def show(self, *shown: "RenderableType") -> None:
+        """Show something to people."""
+        if not self.quiet and not self.as_json:
+            for part in shown:
+                self._stdout.print(part)
+
+    def show_verbatim(self, text: str) -> None:
+        """Show text whose lines are never broken, so that it can be copied."""
+        if not self.quiet and not self.as_json:
+            self._stdout.print(text, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Tell people something on the side."""
+        if not self.quiet:
+            self._tell("Note", "yellow", text)
+
+    def error(self, text: str) -> None:
+        """Say what went wrong."""
+        self._tell("Error", "bold red", text)
+
+    def traceback(self, error: BaseException) -> None:
+        """Show where an error came from; plain, without the values of variables."""
+        self._stderr.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
+
+    def _tell(self, word: str, style: str, text: str) -> None:
+        from rich.text import Text
+
+        line = Text.assemble((f"{word}:", style), " ", text[:1].upper() + text[1:] if text[:1].isalpha() else text)
+        self._stderr.print(line, soft_wrap=not self._stderr.is_terminal)
+
+    @contextmanager
+    def steps(self) -> Iterator[Begin]:
+        """Show the steps of long work as a list that grows, each with its time; only on a terminal."""
+        if self.quiet or not self.shows_progress or not self._stderr.is_interactive:
+            yield lambda text: None
+            return
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, TimeElapsedColumn(), console=self._stderr) as progress:
+
+            def begin(text: str) -> None:
+                finish()
+                progress.add_task(text, total=1)
+
+            def finish() -> None:
+                for task in progress.tasks:
+                    progress.update(task.id, completed=1)
+
+            yield begin
+            finish()
+
+
+out = Out()
+
+
+class WarningsToOut(logging.Handler):
+    """Passes the library's warnings on to the sink."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        out.note(record.getMessage())
