@@ -1,138 +1,83 @@
 """The lake against a plain model of it, side by side, under whatever Hypothesis thinks of.
 
-Clients warm and cold, writers stopped between the steps of their commits, killed writers, answers that are lost before
+Clients warm and cold, writers stopped between the steps of their commits and killed there, answers that are lost before
 and after the PUT, a clock that jumps, columns that appear, and history that is loaded late.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from deltalake.schema import Field as DeltaField
-from deltalake.schema import PrimitiveType
-from hypothesis import HealthCheck, Phase, settings
+from deltalake.schema import Field, PrimitiveType
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.support import stepping
-from tests.support.model import FIELDS, PARENT_TYPES, Model, Refused, Row, Upsert, type_of
-from tests.support.stepping import TICK, Clock, Puts, Step, Writer, open_client
-from vxdata.errors import ConflictError, NotFoundError, VxDataError
+from tests.support.model import FIELDS, Model, Refused, Row, Upsert, type_of
+from tests.support.stepping import TICK, Clock, Puts, Step, Writer, lost_answer, lost_request, open_client
+from tests.support.wishes import (
+    IDENTIFIERS,
+    NAMESPACES,
+    NEWER,
+    NewerPatient,
+    changes_to,
+    identifiers,
+    resources,
+    some_resources,
+    to_frame,
+    to_resource,
+    type_names,
+    update_with,
+    upserts,
+)
+from vxdata.errors import ConflictError, VxDataError
 from vxdata.lake import checkpoint
-from vxdata.schemas import Resource
-from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
 from vxdata.sdk.namespace import Namespace
 
-DATASOURCES = ("datasource/a", "datasource/b =#%2F")
-PATIENTS = ("patient/p0", "patient/p 1", "patient/é=2")
-SPECIMENS = ("pathologyspecimen/s0", "pathologyspecimen/s1", "pathologyspecimen/s2", "pathologyspecimen/s3")
-NAMESPACES = {"datasource": "datasources", "patient": "patients", "pathologyspecimen": "pathology_specimens"}
-IDENTIFIERS = {"datasource": DATASOURCES, "patient": PATIENTS, "pathologyspecimen": SPECIMENS}
+CLIENTS = st.integers(0, 2)
+JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
 METADATA = (
     *("identifier", "parent_identifier", "datasource_id", "patient_id", "study_id", "ancestors"),
     *("valid_from", "valid_to", "created_at", "license"),
 )
-VALUES: dict[str, tuple[Any, ...]] = {
-    "license": ("CC0", None),
-    "name": ("A", "", None),
-    "birthyear": (1950, 1951, None),
-    "sex": ("F", "", None),
-    "scanner": ("X", None),
-    "type": ("RPE", "biopsy", None),
-    "is_event_root": (True, False, None),
-}
-COLUMN_TYPES = {"birthyear": pl.Int64(), "is_event_root": pl.Boolean()}
-JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
-
-
-class WidePatient(PatientPayload, type="patient", namespace="patients", parents=("datasource",)):
-    """Patients of a newer SDK, which knows one field more."""
-
-    scanner: str | None = None
-
-
-WIDE = "a newer SDK"
-CLIENTS = (0, 1, 2)
-clients = st.sampled_from(CLIENTS)
-identifiers = st.sampled_from(DATASOURCES + PATIENTS + SPECIMENS)
-
-
-def values_of(type_name: str) -> st.SearchStrategy[Row]:
-    names = ["license", *(name for name in FIELDS[type_name] if name != "scanner")]
-    return st.fixed_dictionaries({}, optional={name: st.sampled_from(VALUES[name]) for name in names})
-
-
-@st.composite
-def resources(draw: st.DrawFn, identifier: str | None = None) -> Row:
-    """A resource with a parent that fits; parents of specimens come before them, so that there are no rings."""
-    chosen = draw(identifiers) if identifier is None else identifier
-    allowed = [i for name in PARENT_TYPES[type_of(chosen)] for i in IDENTIFIERS[name] if name != type_of(chosen) or i < chosen]
-    parent = draw(st.sampled_from(allowed)) if allowed else None
-    return {"identifier": chosen, "parent_identifier": parent, **draw(values_of(type_of(chosen)))}
-
-
-some_resources = st.lists(resources(), min_size=1, max_size=3, unique_by=lambda r: r["identifier"])
-
-
-@st.composite
-def upserts(draw: st.DrawFn, type_name: str, extra: tuple[str, ...] = ()) -> Upsert:
-    """An upsert; its `valid_from` is an offset from the clock until `LakeMachine.dated` makes it an instant."""
-    columns = ["license", *(name for name in FIELDS[type_name] if name != "scanner")]
-    given = (*draw(st.lists(st.sampled_from(columns), unique=True)), *extra)
-    chosen = draw(st.lists(st.sampled_from(IDENTIFIERS[type_name]), unique=True, max_size=3))
-    has_parents = draw(st.booleans())
-    rows = []
-    for identifier in chosen:
-        parent = draw(resources(identifier))["parent_identifier"] if has_parents else None
-        rows.append({"identifier": identifier, "parent_identifier": parent} | {n: draw(st.sampled_from(VALUES[n])) for n in given})
-    on_invalid = draw(st.sampled_from(["fail", "skip"]))
-    missing = draw(st.sampled_from(["keep", "keep", "delete"]))
-    return Upsert(type_name, rows, given, missing, draw(st.booleans()), None, on_invalid)
-
-
-def to_frame(args: Upsert) -> pl.DataFrame:
-    names = ["identifier", "parent_identifier", *args.given]
-    return pl.DataFrame(args.rows, schema={name: COLUMN_TYPES.get(name, pl.String()) for name in names})
-
-
-def to_resource(r: Row) -> Resource:
-    payload = {name: value for name, value in r.items() if name in FIELDS[type_of(r["identifier"])]}
-    known = {name: r[name] for name in ("identifier", "parent_identifier", "license") if name in r}
-    return Resource(**known, payload=payload)
-
-
-def update_with(client: Client, identifier: str, changes: Row, expected: datetime | None) -> Any:
-    payload = {name: value for name, value in changes.items() if name != "license"}
-    license = {name: changes[name] for name in ("license",) if name in changes}
-    return client.resources.update(identifier, payload, **license, expected_valid_from=expected)
+COUNTS = ("created", "updated", "unchanged", "deleted")
+Rows = list[Row]
 
 
 @dataclass
 class Pending:
-    """A writer under way, what it does in the model, and when it may have read the clock."""
+    """A writer that is under way.
+
+    Attributes:
+        writer: the call, stopped somewhere.
+        identifier: what it writes.
+        verb: what a user may expect of it: changes the model, or raises `Refused`.
+        land: what its log entry does to the model, whatever became of other tables since it was planned.
+        readings: when it may have read the clock.
+        planned_on: the model at its last plan.
+        created_at: the incarnation that its first plan saw.
+    """
 
     writer: Writer
-    kind: str
     identifier: str
     verb: Callable[[Model, datetime], None]
-    request: Row = field(default_factory=dict)
+    land: Callable[[Model, datetime], None]
     readings: list[datetime] = field(default_factory=list)
-    landed: bool = False
-    planned_on: Model | None = None
+    planned_on: Model = field(default_factory=Model)
     created_at: datetime | None = None
+    has_landed: bool = False
 
 
 class LakeMachine(RuleBasedStateMachine):
-    """The rules are what users and accidents do; the invariant compares all that can be seen."""
+    """The rules are what users do and what befalls them; the invariants compare all that can be seen."""
 
     make_uri: ClassVar[Callable[[], str]]
     puts: ClassVar[Puts]
@@ -140,23 +85,20 @@ class LakeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.uri, self.clock, self.model = type(self).make_uri(), Clock(), Model()
-        self.clients = {index: self.reopened() for index in CLIENTS}
-        self.wide = Namespace(self.reopened()._session, WidePatient)
+        self.clients = [self.opened() for _ in range(3)]
+        self.newer = Namespace(self.opened()._session, NewerPatient)
         self.pending: list[Pending] = []
-        self.snapshots: list[tuple[str, Model]] = []
-        self.round = self.notes = 0
+        self.tokens: list[tuple[str, Model]] = []
+        self.steps = 0
         self.puts.spare()
-        self.agree(
-            lambda: self.clients[0].datasources.create(Resource(identifier=DATASOURCES[0])),
-            lambda model: model.create([{"identifier": DATASOURCES[0], "parent_identifier": None}], self.clock.now),
-        )
+        self.create(0, [{"identifier": IDENTIFIERS["datasource"][0], "parent_identifier": None}])
 
-    def reopened(self) -> Client:
+    def opened(self) -> Client:
         return open_client(self.uri, self.clock.patience())
 
     def agree(self, verb: Callable[[], Any], in_model: Callable[[Model], Any]) -> tuple[Any, Any] | None:
         """Do one thing in the lake and in the model: both do it, or both refuse."""
-        draft, errors = self.model.copy(), ()
+        draft, errors, expected = self.model.copy(), (), None
         try:
             expected = in_model(draft)
         except Refused as refused:
@@ -164,119 +106,133 @@ class LakeMachine(RuleBasedStateMachine):
         try:
             result = verb()
         except VxDataError as error:
-            assert type(error) in errors, f"{error!r}, where the model expects {errors or 'no error'}"
+            assert type(error) in errors, f"{error!r}, and the model expects {errors or 'no error'}"
             return None
-        assert not errors, f"done, where the model expects {errors}"
+        assert not errors, f"done, and the model expects {errors}"
         self.model = draft
         return result, expected
 
     # -- what users do
 
-    @rule(client=clients, rows=some_resources)
-    def create(self, client: int, rows: list[Row]) -> None:
+    @rule(client=CLIENTS, rows=some_resources())
+    def create(self, client: int, rows: Rows) -> None:
         self.agree(
             lambda: self.clients[client].resources.create([to_resource(r) for r in rows]),
             lambda model: model.create(rows, self.clock.now),
         )
 
-    @rule(client=clients, identifier=identifiers, data=st.data(), expects=st.sampled_from(["nothing", "current", "past"]))
-    def update(self, client: int, identifier: str, data: st.DataObject, expects: str) -> None:
-        changes = data.draw(values_of(type_of(identifier)))
-        expected = self.expectation(identifier, expects)
+    @rule(client=CLIENTS, identifier=identifiers, data=st.data(), version=st.sampled_from([None, -1, 0]))
+    def update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
+        changes, expected = data.draw(changes_to(identifier)), self.began(identifier, version)
         self.agree(
             lambda: update_with(self.clients[client], identifier, changes, expected),
             lambda model: model.update(identifier, changes, self.clock.now, expected),
         )
 
-    def expectation(self, identifier: str, expects: str) -> datetime | None:
+    def began(self, identifier: str, version: int | None) -> datetime | None:
         past = self.model.past.get(identifier)
-        if expects == "nothing" or not past:
-            return None
-        return past[-1 if expects == "current" else 0].valid_from
+        return past[version].valid_from if past and version is not None else None
 
-    @rule(client=clients, identifier=identifiers, cascade=st.booleans())
+    @rule(client=CLIENTS, identifier=identifiers, cascade=st.booleans())
     def delete(self, client: int, identifier: str, cascade: bool) -> None:
         self.agree(
             lambda: self.clients[client].resources.delete(identifier, cascade=cascade),
             lambda model: model.delete(identifier, self.clock.now, cascade),
         )
 
-    @rule(client=clients, args=st.sampled_from(sorted(NAMESPACES)).flatmap(upserts), age=st.sampled_from([None, *JUMPS, 0, 1]))
-    def upsert(self, client: int, args: Upsert, age: timedelta | int | None) -> None:
-        self.do_upsert(getattr(self.clients[client], NAMESPACES[args.type_name]), self.dated(args, age))
+    @rule(client=CLIENTS, wish=type_names.flatmap(upserts))
+    def upsert(self, client: int, wish: Upsert) -> None:
+        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), wish)
 
-    @rule(args=upserts("patient", ("scanner",)))
-    def upsert_from_a_newer_sdk(self, args: Upsert) -> None:
-        self.do_upsert(self.wide, args)
+    @rule(client=CLIENTS, wish=type_names.flatmap(upserts), offset=st.sampled_from([timedelta(0), *JUMPS]))
+    def load_history(self, client: int, wish: Upsert, offset: timedelta) -> None:
+        dated = replace(wish, valid_from=self.clock.now + offset, cascade=False)
+        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), dated)
 
-    def dated(self, args: Upsert, age: timedelta | int | None) -> Upsert:
-        """Load history at an offset from the clock, or at an instant that the model knows."""
-        if isinstance(age, timedelta):
-            at: datetime | None = self.clock.now + age
-        else:
-            known = self.model.instants()
-            at = None if age is None else known[age * (len(known) - 1)]
-        if at is not None and args.cascade:
-            return Upsert(args.type_name, args.rows, args.given, on_invalid=args.on_invalid, valid_from=at)
-        return Upsert(args.type_name, args.rows, args.given, args.missing, args.cascade, at, args.on_invalid)
+    @rule(client=CLIENTS, wish=type_names.flatmap(upserts), share=st.floats(0, 1))
+    def load_history_at_a_known_instant(self, client: int, wish: Upsert, share: float) -> None:
+        known = self.model.instants()
+        dated = replace(wish, valid_from=known[int(share * (len(known) - 1))], cascade=False)
+        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), dated)
 
-    def do_upsert(self, namespace: Namespace[Any], args: Upsert) -> None:
-        frame, options = to_frame(args), {"missing": args.missing, "cascade": args.cascade, "on_invalid": args.on_invalid}
+    @rule(wish=upserts("patient", NEWER))
+    def upsert_by_a_newer_sdk(self, wish: Upsert) -> None:
+        self.do_upsert(self.newer, wish)
+
+    def do_upsert(self, namespace: Namespace[Any], wish: Upsert) -> None:
+        options = {name: getattr(wish, name) for name in ("missing", "cascade", "valid_from", "on_invalid")}
         done = self.agree(
-            lambda: namespace.upsert(frame, **options, valid_from=args.valid_from),
-            lambda model: model.upsert(args, self.clock.now),
+            lambda: namespace.upsert(to_frame(wish), **options), lambda model: model.upsert(wish, self.clock.now)
         )
         if done is not None:
             report, counts = done
-            assert {name: getattr(report, name) for name in ("created", "updated", "unchanged", "deleted")} == {
-                name: getattr(counts, name) for name in ("created", "updated", "unchanged", "deleted")
-            }
+            assert [getattr(report, name) for name in COUNTS] == [getattr(counts, name) for name in COUNTS]
             assert set(report.rejected["identifier"]) == counts.rejected
 
-    @rule(client=clients, type_name=st.sampled_from(sorted(NAMESPACES)))
+    @rule(client=CLIENTS, type_name=type_names)
     def write_back_what_was_read(self, client: int, type_name: str) -> None:
         namespace, entries = getattr(self.clients[client], NAMESPACES[type_name]), self.puts.entries
         report = namespace.upsert(namespace.query().collect(), missing="delete")
-        assert report.unchanged == len(self.model.live_of(type_name))
-        assert (report.created, report.updated, report.deleted, self.puts.entries) == (0, 0, 0, entries)
+        assert [getattr(report, name) for name in COUNTS] == [0, 0, len(self.model.live_of(type_name)), 0]
+        assert self.puts.entries == entries
 
-    @rule(client=clients)
+    @rule(client=CLIENTS)
     def take_a_snapshot(self, client: int) -> None:
-        self.snapshots.append((self.clients[client].snapshot().token, self.model.copy()))
+        self.tokens.append((self.clients[client].snapshot().token, self.model.copy()))
 
-    # -- writers stepped by hand
+    # -- writers that are stepped by hand
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=clients, r=resources())
+    @rule(client=CLIENTS, r=resources())
     def begin_create(self, client: int, r: Row) -> None:
-        lake = self.clients[client]
-        self.begin(
-            "create", r["identifier"], lambda: lake.resources.create(to_resource(r)), lambda m, now: m.create([r], now), r
+        lake, identifier = self.clients[client], r["identifier"]
+
+        def land(model: Model, now: datetime) -> None:
+            assert not model.live(identifier), "created twice"
+            model.begin(r, model.earliest(identifier, now), under=pending.planned_on)
+
+        pending = Pending(
+            Writer(lambda: lake.resources.create(to_resource(r))), identifier, lambda m, now: m.create([r], now), land
         )
+        self.begin(pending)
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=clients, identifier=identifiers, data=st.data(), expects=st.sampled_from(["nothing", "current"]))
-    def begin_update(self, client: int, identifier: str, data: st.DataObject, expects: str) -> None:
-        lake, changes = self.clients[client], data.draw(values_of(type_of(identifier)))
-        expected = self.expectation(identifier, expects)
-        self.begin(
-            "update",
-            identifier,
-            lambda: update_with(lake, identifier, changes, expected),
-            lambda model, now: model.update(identifier, changes, now, expected),
-        )
+    @rule(client=CLIENTS, identifier=identifiers, data=st.data(), version=st.sampled_from([None, -1]))
+    def begin_update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
+        lake, changes = self.clients[client], data.draw(changes_to(identifier))
+        expected = self.began(identifier, version)
+
+        def verb(model: Model, now: datetime) -> None:
+            live = model.live(identifier)
+            if live and pending.created_at and live.created_at != pending.created_at:
+                model.close(identifier, now)  # not the resource that the update was meant for
+            model.update(identifier, changes, now, expected)
+
+        pending = Pending(Writer(lambda: update_with(lake, identifier, changes, expected)), identifier, verb, verb)
+        self.begin(pending)
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=clients, identifier=identifiers)
+    @rule(client=CLIENTS, identifier=identifiers)
     def begin_delete(self, client: int, identifier: str) -> None:
         lake = self.clients[client]
-        self.begin("delete", identifier, lambda: lake.resources.delete(identifier), lambda m, now: m.delete(identifier, now))
 
-    def begin(
-        self, kind: str, identifier: str, call: Callable[[], Any], verb: Callable[[Model, datetime], None], request: Row | None = None
-    ) -> None:
-        self.pending.append(Pending(Writer(call), kind, identifier, verb, request or {}))
-        self.move(self.pending[-1])
+        def land(model: Model, now: datetime) -> None:
+            own = {child for child in model.children([identifier]) if type_of(child) == type_of(identifier)}
+            assert model.live(identifier) and not own, f"deleted twice, or over {own}"
+            model.close(identifier, model.earliest(identifier, now))
+
+        self.begin(
+            Pending(
+                Writer(lambda: lake.resources.delete(identifier)),
+                identifier,
+                lambda m, now: m.delete(identifier, now),
+                land,
+            )
+        )
+
+    def begin(self, pending: Pending) -> None:
+        self.pending.append(pending)
+        self.move(pending)
 
     @precondition(lambda self: self.pending)
     @rule(index=st.integers(0, 1))
@@ -296,34 +252,180 @@ class LakeMachine(RuleBasedStateMachine):
         self.pending.pop(index % len(self.pending)).writer.kill()
 
     def move(self, pending: Pending) -> None:
-        """Let a writer run to its next stop, and take over what landed meanwhile."""
+        """Let a writer run to its next stop, and take over into the model what landed meanwhile."""
         pending.readings.append(self.clock.now)
         stop = pending.writer.step()
-        if pending.writer.landed and not pending.landed:
-            pending.landed = True
-            self.land(pending)
+        if pending.writer.landed and not pending.has_landed:
+            pending.has_landed = True
+            self.model = self.after_landing(pending)
         if stop is Step.PLANNED:
             pending.planned_on = self.model.copy()
             live = self.model.live(pending.identifier)
-            pending.created_at = pending.created_at or (live.created_at if live else None)
+            pending.created_at = pending.created_at or (live and live.created_at)
         if stop is None:
             self.pending.remove(pending)
             self.judge(pending)
 
-    def land(self, pending: Pending) -> None:
-        """Do in the model what has just become visible, at one of the instants at which the clock was read."""
-        seen = open_client(self.uri).resources.history(pending.identifier)[-1]
-        found = seen.valid_to if pending.kind == "delete" else seen.valid_from
-        live = self.model.live(pending.identifier)
-        assert pending.kind != "update" or (live and live.created_at == pending.created_at), "updated across a delete"
-        drafts = []
-        for now in pending.readings:
-            draft = self.model.copy()
-            if pending.kind == "create" and type_of(parent := pending.request["parent_identifier"]) != type_of(pending.identifier):
-                draft.revive(parent)
-            pending.verb(draft, now)
-            drafts.append(draft)
-        ends = [(d.past[pending.identifier][-1].valid_to or d.past[pending.identifier][-1].valid_from, d) for d in drafts]
-        matching = [draft for at, draft in ends if at == found]
-        assert matching, f"{found} is none of {[at for at, _ in ends]}"
-        self.model = matching[0]
+    def after_landing(self, pending: Pending) -> Model:
+        """Return the model with the new log entry in it, at one of the instants at which the clock was read."""
+        seen = [(r.valid_from, r.valid_to) for r in open_client(self.uri).resources.history(pending.identifier)]
+        drafts = [self.model.copy() for _ in pending.readings]
+        for draft, now in zip(drafts, pending.readings, strict=True):
+            pending.land(draft, now)
+        found = [d for d in drafts if [(v.valid_from, v.valid_to) for v in d.past[pending.identifier]] == seen]
+        assert found, f"{seen} is none of {[d.past[pending.identifier] for d in drafts]}"
+        return found[0]
+
+    def judge(self, pending: Pending) -> None:
+        """Compare what a finished writer says with what happened."""
+        try:
+            pending.writer.finish()
+        except VxDataError as error:
+            if pending.has_landed:
+                assert isinstance(error, ConflictError), f"{error!r} of a write that landed"
+                assert self.orphans_of(pending), f"{error!r}, and no orphan"
+                return
+            with pytest.raises(Refused) as refused:
+                pending.verb(self.model.copy(), self.clock.now)
+            assert type(error) in refused.value.errors
+            return
+        assert not self.orphans_of(pending), "an orphan was left in silence"
+        if not pending.has_landed:
+            replayed = pending.planned_on.copy()
+            pending.verb(replayed, self.clock.now)
+            assert replayed.past == pending.planned_on.past, "nothing was written, though there was a change"
+
+    def orphans_of(self, pending: Pending) -> set[str]:
+        return self.model.orphans() & {pending.identifier, *self.model.children([pending.identifier])}
+
+    # -- what befalls them
+
+    @rule(by=st.sampled_from(JUMPS))
+    def turn_the_clock(self, by: timedelta) -> None:
+        self.clock.turn(by)
+
+    @rule(fault=st.sampled_from([lost_answer, lost_request]))
+    def strike_the_next_put(self, fault: stepping.Fault) -> None:
+        self.puts.strike(fault)
+
+    @rule(client=CLIENTS)
+    def reopen(self, client: int) -> None:
+        self.clients[client] = self.opened()
+
+    @rule(type_name=type_names)
+    def add_a_foreign_column(self, type_name: str) -> None:
+        if self.model.past.keys() & set(IDENTIFIERS[type_name]):
+            store = self.clients[0]._session.lake.store
+            table = DeltaTable(store.url(NAMESPACES[type_name]), storage_options=store.delta_options())
+            table.alter.add_columns(Field(f"note_{table.version()}", PrimitiveType("string")))
+
+    # -- what must always be true
+
+    @invariant()
+    def all_that_can_be_seen_is_as_in_the_model(self) -> None:
+        self.steps += 1
+        instants = self.model.instants()
+        some = {instants[-1], *instants[self.steps % 3 :: 3][-3:]}
+        self.compare(self.clients[self.steps % 3], self.model, some)
+        if self.tokens:
+            token, model = self.tokens[self.steps % len(self.tokens)]
+            self.compare(Client(self.uri, snapshot=token), model, {instants[-1]})
+
+    def compare(self, client: Client, model: Model, instants: Iterable[datetime]) -> None:
+        """Compare current states, all versions and states as of some instants, for each type."""
+        queries: dict[tuple[str, ...], tuple[Any, Rows]] = {}
+        for name, namespace in NAMESPACES.items():
+            query = getattr(client, namespace).query()
+            queries[name, "now"] = query, model.current(name)
+            queries[name, "versions"] = query.versions(), model.versions(name)
+            for at in instants:
+                queries[name, "as of", str(at)] = query.as_of(at), model.as_of(name, at)
+        frames = pl.collect_all([query.lazy() for query, _ in queries.values()])
+        for (what, (_, rows)), frame in zip(queries.items(), frames, strict=True):
+            assert to_rows(frame, what[0]) == shown(rows, NEWER), what
+
+    @invariant()
+    def intervals_are_half_open_and_disjoint(self) -> None:
+        rows = self.clients[self.steps % 3].pathology_specimens.query().versions().collect()
+        for (_,), versions in rows.sort("valid_from").group_by("identifier"):
+            begins, ends = versions["valid_from"].to_list(), versions["valid_to"].to_list()
+            assert None not in ends[:-1], "two current versions"
+            assert all(a < b for a, b in zip(begins, ends, strict=True) if b)
+            assert all(a <= b for a, b in zip(ends[:-1], begins[1:], strict=True))
+
+    @invariant()
+    def single_resources_are_as_in_the_model(self) -> None:
+        client, known = self.clients[(self.steps + 1) % 3], sorted(self.model.past)
+        live = [i for i in known if self.model.live(i)]
+        assert [r.valid_from for r in client.resources.retrieve(live)] == [
+            self.model.past[i][-1].valid_from for i in live
+        ]
+        chosen = known[self.steps % len(known)]
+        ends = [(v.valid_from, v.valid_to) for v in self.model.past[chosen]]
+        assert [(r.valid_from, r.valid_to) for r in client.resources.history(chosen)] == ends
+
+    @invariant()
+    def a_newer_sdk_sees_its_own_field(self) -> None:
+        rows = self.newer.query().versions().collect()
+        assert to_rows(rows, "patient", NEWER) == shown(self.model.versions("patient"))
+
+    def teardown(self) -> None:
+        """Kill the writers that are left, and look at everything once more, with a cold client."""
+        for pending in self.pending:
+            pending.writer.kill()
+        self.puts.spare()
+        self.compare(self.opened(), self.model, self.model.instants())
+        for token, model in self.tokens:
+            self.compare(Client(self.uri, snapshot=token), model, model.instants())
+
+
+def to_rows(frame: pl.DataFrame, type_name: str, newer: tuple[str, ...] = ()) -> Rows:
+    """Return the rows of an answer as the model has them."""
+    fields = [name for name in FIELDS[type_name] if name not in NEWER or name in newer]
+    return frame.select(*METADATA, *fields).sort("identifier", "valid_from").to_dicts()
+
+
+def shown(rows: Rows, hidden: tuple[str, ...] = ()) -> Rows:
+    """Return the model's rows without the columns that the reader does not know."""
+    return [{name: value for name, value in r.items() if name not in hidden} for r in rows]
+
+
+@pytest.fixture
+def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the machine over new lakes, so many examples of so many steps."""
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 4)
+    puts = stepping.install(monkeypatch)
+
+    def run(make_uri: Callable[[], str], examples: int, steps: int) -> None:
+        machine = type("Machine", (LakeMachine,), {"make_uri": staticmethod(make_uri), "puts": puts})
+        profile = settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        run_state_machine_as_test(machine, settings=profile)
+
+    return run
+
+
+@pytest.mark.parametrize("make_lake_uri", ["local"], indirect=True)
+def test_a_lake_on_disk_is_as_the_model_says(
+    run_machine: Callable[..., None], make_lake_uri: Callable[[], str]
+) -> None:
+    run_machine(make_lake_uri, examples=25, steps=20)
+
+
+@pytest.mark.parametrize("make_lake_uri", ["moto"], indirect=True)
+def test_a_lake_on_s3_is_as_the_model_says(run_machine: Callable[..., None], make_lake_uri: Callable[[], str]) -> None:
+    run_machine(make_lake_uri, examples=3, steps=10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("make_lake_uri", "examples"), [("local", 300), ("ministack", 30)], indirect=["make_lake_uri"])
+def test_long_runs_are_as_the_model_says(
+    run_machine: Callable[..., None], make_lake_uri: Callable[[], str], examples: int
+) -> None:
+    run_machine(make_lake_uri, examples=examples, steps=50)

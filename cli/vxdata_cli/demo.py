@@ -73,11 +73,11 @@ def ask(client: "Client", question: "Question", title: str) -> None:
 
     from vxdata_cli.tables import frame_table
 
-    source = inspect.getsource(question)
-    out.show(Rule(title, align="left"), Syntax(source, "python", theme="ansi_dark", background_color="default"))
+    code = Syntax(inspect.getsource(question).rstrip(), "python", theme="ansi_dark", background_color="default")
+    out.show(Rule(title, align="left"), code, "")
     started = time.perf_counter()
     answer = question(client)
-    out.show(frame_table(answer), f"Answered in {time.perf_counter() - started:.2f} s.\n")
+    out.show(frame_table(answer), f"\nAnswered in {time.perf_counter() - started:.2f} s.\n")
 
 
 _HINT = """Ask your own questions in {python}:

@@ -1,4 +1,4 @@
-"""The questions of `vxdata demo`. Each function is shown as it stands here, and run."""
+"""The questions of `vxdata demo`. Each function is shown as it stands here, and run: lines fit a narrow terminal."""
 
 from collections.abc import Callable
 
@@ -7,25 +7,28 @@ import polars as pl
 from vxdata.sdk import Client, F, has_ancestor
 
 Question = Callable[[Client], pl.DataFrame]
+# fmt: off
 
 
 def prostate_mri(client: Client) -> pl.DataFrame:
-    """Which prostate collections hold MRI, how much, and under which license?"""
+    """Which prostate collections hold MRI, how much, and on what terms?"""
     prostate = (
         client.datasources.query()
         .filter(F.tumor_locations.contains("Prostate"))
-        .select("identifier")
         .collect()
-    )  # fmt: skip
+    )
     return (
         client.volumes.query()
-        .filter(F.modality == "MR", F.datasource_id.is_in(prostate["identifier"]))
+        .filter(
+            F.modality == "MR",
+            F.datasource_id.is_in(prostate["identifier"]),
+        )
         .lazy()  # from here on it is Polars
         .group_by("datasource_id")
         .agg(
             patients=pl.col("patient_id").n_unique(),
             series=pl.len(),
-            gigabytes=pl.col("size_mb").sum() / 1000,
+            GB=pl.col("size_mb").sum() / 1000,
             licenses=pl.col("license").unique().sort().str.join(", "),
         )
         .sort("patients", descending=True)
@@ -34,10 +37,10 @@ def prostate_mri(client: Client) -> pl.DataFrame:
 
 
 def segmented_axial_t2(client: Client) -> pl.DataFrame:
-    """Which axial T2 series of PROSTATEx belong to patients with expert zone segmentations?"""
+    """Which axial T2 series of PROSTATEx have expert zone segmentations?"""
     segmented = (
         client.volumes.query()
-        .filter(F.modality == "SEG", F.analysis_result == "prostatex_seg_zones")
+        .filter(F.analysis_result == "prostatex_seg_zones")
         .select("patient_id")
         .collect()
     )
@@ -45,8 +48,8 @@ def segmented_axial_t2(client: Client) -> pl.DataFrame:
         client.volumes.query()
         .filter(
             has_ancestor("datasource/prostatex"),
-            F.series_description.startswith("t2_tse_tra"),
             F.patient_id.is_in(segmented["patient_id"]),
+            F.series_description.startswith("t2_tse_tra"),
         )
         .sort("patient_id", "identifier")
         .select("patient_id", "manufacturer_model_name", "path_dicom")
@@ -55,7 +58,7 @@ def segmented_axial_t2(client: Client) -> pl.DataFrame:
 
 
 def label_and_look_back(client: Client) -> pl.DataFrame:
-    """What did the lake say before I labelled these series, and can I see today's state again next year?"""
+    """Label the axial T2 series: is the past still there, and today later?"""
     prostatex = client.datasources.retrieve("datasource/prostatex")
     axial_t2 = (
         client.volumes.query()
@@ -66,23 +69,30 @@ def label_and_look_back(client: Client) -> pl.DataFrame:
         .select("identifier")
         .collect()
     )
-    client.volumes.upsert(
-        axial_t2.with_columns(volume_type=pl.lit("T2"), image_plane=pl.lit("transversal")),
+    client.volumes.upsert(  # run again, it writes nothing
+        axial_t2.with_columns(
+            volume_type=pl.lit("T2"),
+            image_plane=pl.lit("transversal"),
+        ),
         reason="label the axial T2 series",
     )
-    token = client.snapshot().token  # put it into your paper: it opens this very state
-    seen = {
-        f"as of {prostatex.created_at:%Y-%m-%d}": client.as_of(prostatex.created_at),
+    token = client.snapshot().token  # a short text that names this state
+    lakes = {
+        "when it was loaded": client.as_of(prostatex.created_at),
         "now": client,
         f"snapshot {token[:12]}...": Client(client.uri, snapshot=token),
     }
-    t2 = F.volume_type == "T2"
+    labelled = F.volume_type == "T2"
     return pl.DataFrame(
-        [
-            {"lake": name, "volumes": at.volumes.query().count(), "labelled T2": at.volumes.query().filter(t2).count()}
-            for name, at in seen.items()
-        ]
+        {
+            "lake": name,
+            "volumes": lake.volumes.query().count(),
+            "labelled T2": lake.volumes.query().filter(labelled).count(),
+        }
+        for name, lake in lakes.items()
     )
 
 
-QUESTIONS: tuple[Question, ...] = (prostate_mri, segmented_axial_t2, label_and_look_back)
+QUESTIONS: tuple[Question, ...] = (
+    prostate_mri, segmented_axial_t2, label_and_look_back,
+)

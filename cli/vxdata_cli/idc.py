@@ -1,9 +1,11 @@
-"""Loading a release of the IDC index into a lake: which datasources it may close, and from when its versions are valid."""
+"""Loading a release of the IDC index into a lake: what it may close, and from when its versions are valid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import polars as pl
 
 from vxdata.errors import InvalidInputError, NotFoundError, name_some
 from vxdata.lake.write import UpsertReport
@@ -80,32 +82,33 @@ def load_release(
     """
     begin("look into the lake")
     origins = read_origins(client)
-    begin("read the IDC index")
+    begin(f"read the index of {release_name(release)}")
     frames = read_release(release, collections)
     released = frames["datasources"]["identifier"].to_list()
     refuse_foreign(released, origins)
-    ours = [identifier for identifier, origin in origins.items() if origin == ORIGIN]
-    scope = released if collections is not None else sorted({*ours, *released})
-    steps = iter([*(f"load {frame.height:,} {_words(name)}" for name, frame in frames.items()), "close what was withdrawn"])
+    withdrawn = [] if collections else [i for i, origin in origins.items() if origin == ORIGIN and i not in released]
+    scope = [*released, *withdrawn]
+    closes = any(identifier in origins for identifier in scope)
+    steps = iter(_steps(frames, closes))
     begin(next(steps))
-
-    def progress(namespace: str, report: UpsertReport) -> None:
-        if step := next(steps, None):
-            begin(step)
-
     try:
         reports = ingest(
             client,
             frames,
-            missing="delete" if any(identifier in origins for identifier in scope) else "keep",
+            missing="delete" if closes else "keep",
             datasources=scope,
             valid_from=valid_from,
             reason=reason or release_name(release),
-            progress=progress,
+            progress=lambda *_: begin(step) if (step := next(steps, None)) else None,
         )
     except InvalidInputError as error:
         raise _explained(error, release, valid_from) from error
     return Loaded(client.uri, release, valid_from, reports)
+
+
+def _steps(frames: Mapping[str, pl.DataFrame], closes: bool) -> list[str]:
+    loads = [f"load {frame.height:,} {name.replace('_', ' ')}" for name, frame in frames.items()]
+    return [*loads, "close what was withdrawn"] if closes else loads
 
 
 def read_origins(client: Client) -> dict[str, str | None]:
@@ -135,17 +138,13 @@ def release_name(release: IdcRelease) -> str:
     return f"IDC {release.version}" if release.version else "IDC"
 
 
-def _words(namespace: str) -> str:
-    return namespace.replace("_", " ")
-
-
 def _explained(error: InvalidInputError, release: IdcRelease, valid_from: datetime | None) -> InvalidInputError:
     """Say what to do about versions in the lake that are later than those to be loaded."""
     if valid_from is None or "valid_from is not later" not in str(error):
         return error
     return InvalidInputError(
-        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: the lake holds later versions of what it "
-        f"changes. If these come from a newer release, there is nothing to do: client.as_of(...) shows the past, and a "
-        "history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it as this release "
-        f"says from now on. ({error})"
+        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: the lake holds later versions of some of "
+        "what it changes. If a newer release is loaded, there is nothing to do: client.as_of(...) shows the past, and a "
+        "history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it as this "
+        "release says from now on. (--debug shows the rows.)"
     )

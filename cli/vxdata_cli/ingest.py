@@ -67,7 +67,8 @@ def ingest_idc(
             reason=reason,
             begin=begin,
         )
-    title = f"{release_name(release)} in {loaded.lake}"
+    day = f" ({release.released:%Y-%m-%d})" if release.released else ""
+    title = f"{release_name(release)}{day} in {loaded.lake}"
     nothing = () if loaded.is_changed else ("Nothing to write: the lake holds all of it already.",)
     out.result(loaded.to_document(), report_table(title, loaded.reports), *nothing)
 

@@ -45,7 +45,8 @@ app = typer.Typer(
   $ vxdata ingest idc --collection prostatex
   $ vxdata ingest idc --uri s3://bucket/lake --json
 
-Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict, 5 outcome of a commit unknown, 6 storage, 130 Ctrl-C.""",
+Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
+5 outcome of a commit unknown, 6 storage, 130 Ctrl-C.""",
 )
 app.add_typer(ingest_app)
 app.command(epilog=EXAMPLES)(demo)

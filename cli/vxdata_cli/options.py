@@ -1,4 +1,4 @@
-"""Options that several commands share. Those on how to speak set up the sink; the command itself need not look at them."""
+"""Options that several commands share. Those on how to speak set up the sink, so that no command looks at them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,9 @@ from vxdata_cli.out import out
 Uri = Annotated[
     str | None,
     typer.Option(
-        "--uri", metavar="URI", help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, else your data folder)."
+        "--uri",
+        metavar="URI",
+        help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, else your data folder).",
     ),
 ]
 Index = Annotated[

@@ -88,21 +88,29 @@ class Out:
         if self.quiet or not self.shows_progress or not self._stderr.is_interactive:
             yield lambda text: None
             return
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress, SpinnerColumn, TextColumn
 
-        columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}", markup=False))
-        with Progress(*columns, TimeElapsedColumn(), console=self._stderr) as progress:
+        spinner = SpinnerColumn(finished_text="[green]✓")
+        texts = (TextColumn("{task.description}", markup=False), TextColumn("{task.elapsed:.1f} s"))
+        with Progress(spinner, *texts, console=self._stderr) as progress:
 
             def begin(text: str) -> None:
                 finish()
                 progress.add_task(text, total=1)
 
             def finish() -> None:
-                for task in progress.tasks:
+                for task in progress.tasks[-1:]:
+                    progress.stop_task(task.id)
                     progress.update(task.id, completed=1)
 
-            yield begin
+            try:
+                yield begin
+            except BaseException:
+                for task in progress.tasks[-1:]:
+                    progress.update(task.id, description=f"{task.description}: stopped")
+                raise
             finish()
+        self._stderr.print()
 
 
 out = Out()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -17,7 +17,7 @@ _COUNTS = ("created", "updated", "unchanged", "deleted")
 
 def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Table:
     """Return what was done in each namespace: one row each, with the counts."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("namespace")
     for name in _COUNTS:
         table.add_column(name, justify="right")
@@ -27,11 +27,12 @@ def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Table:
 
 
 def frame_table(frame: "pl.DataFrame", most: int = 10) -> Table:
-    """Return the first rows of a data frame, as wide as the terminal allows."""
+    """Return the first rows of a data frame; where the terminal is too narrow, the last column is cut."""
     rest = f"and {frame.height - most:,} more rows" if frame.height > most else None
-    table = Table(box=box.SIMPLE_HEAD, caption=rest, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption=rest, caption_justify="left")
     for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="ellipsis")
+        justify: Literal["left", "right"] = "right" if dtype.is_numeric() else "left"
+        table.add_column(name, justify=justify, no_wrap=name != frame.columns[-1], overflow="ellipsis")
     for row in frame.head(most).iter_rows():
         table.add_row(*map(_cell, row))
     return table

@@ -104,7 +104,11 @@ class Model:
         return {i for i in self.past if (v := self.live(i)) and roots & set(v.ancestors)}
 
     def orphans(self) -> set[str]:
-        return {i for i in self.past if (v := self.live(i)) and v.parent is not None and self.live(v.parent) is None}
+        """The live resources whose parent is not live, or not the one any more under which they were created."""
+        found = {i: v for i in self.past if (v := self.live(i)) and v.parent}
+        return {
+            i for i, v in found.items() if not (p := self.live(v.parent)) or v.ancestors != (*p.ancestors, v.parent)
+        }
 
     def instants(self) -> list[datetime]:
         """Every instant at which something changed, and the last one before each begin."""
@@ -145,7 +149,9 @@ class Model:
 
     def earliest(self, identifier: str, now: datetime) -> datetime:
         """When a new version may begin: now, but later than all that the identifier ever had."""
-        return max([now, *(max(v.valid_from, v.valid_to or v.valid_from) + TICK for v in self.past.get(identifier, []))])
+        return max(
+            [now, *(max(v.valid_from, v.valid_to or v.valid_from) + TICK for v in self.past.get(identifier, []))]
+        )
 
     def create(self, resources: Sequence[Row], now: datetime) -> None:
         there = {i for i in self.past if self.live(i)} | {r["identifier"] for r in resources}
@@ -160,17 +166,17 @@ class Model:
         waiting = {r["identifier"]: r for r in resources}
         while ready := [r for r in waiting.values() if r["parent_identifier"] not in waiting]:
             for r in ready:
-                self.begin(r["identifier"], r["parent_identifier"], _values(r), self.earliest(r["identifier"], now))
+                self.begin(r, self.earliest(r["identifier"], now))
                 del waiting[r["identifier"]]
         assert not waiting, "the test handed in a ring of parents"
 
-    def begin(self, identifier: str, parent: str | None, values: Row, at: datetime) -> None:
-        """Start the history of a resource, or start it again."""
-        above = self.live(parent) or (self.past[parent][-1] if parent else None)
-        ancestors = (*above.ancestors, str(parent)) if above else ()
-        defaults = dict.fromkeys(("license", *FIELDS[type_of(identifier)]))
-        version = Version(at, at, parent, ancestors, defaults | values)
-        self.past.setdefault(identifier, []).append(version)
+    def begin(self, r: Row, at: datetime, under: Model | None = None) -> None:
+        """Start the history of a resource, or start it again; its lineage is that of its parent (in another model)."""
+        identifier, parent = r["identifier"], r["parent_identifier"]
+        above = (under or self).live(parent)
+        ancestors = (*above.ancestors, parent) if above else ()
+        values = {name: r.get(name) for name in ("license", *FIELDS[type_of(identifier)])}
+        self.past.setdefault(identifier, []).append(Version(at, at, parent, ancestors, values))
 
     def update(self, identifier: str, changes: Row, now: datetime, expected: datetime | None = None) -> None:
         old = self.live(identifier)
@@ -228,7 +234,7 @@ class Model:
             if is_late or not is_parent_type(identifier, parent) or (parent and not self.live(parent)):
                 counts.rejected.add(identifier)
                 return
-            self.begin(identifier, parent, values, self.earliest(identifier, at))
+            self.begin(r, self.earliest(identifier, at))
             counts.created += 1
         elif parent not in (None, old.parent):
             counts.rejected.add(identifier)
@@ -264,10 +270,6 @@ class Model:
 def is_parent_type(identifier: str, parent: str | None) -> bool:
     allowed = PARENT_TYPES[type_of(identifier)]
     return type_of(parent) in allowed if parent is not None else not allowed
-
-
-def _values(r: Row) -> Row:
-    return {name: value for name, value in r.items() if name not in ("identifier", "parent_identifier")}
 
 
 def _parents_first(rows: Sequence[Row]) -> list[Row]:

@@ -295,7 +295,7 @@ def _breaks(newest: Snapshot, added: set[str], premises: Premises) -> bool:
     files = newest.files.filter(pl.col("key").is_in(list(added)))
     if files.height < len(added):
         return True  # one was rewritten since: look again on the new state
-    rows = newest.collect(newest.rows(files).select("identifier", "parent_identifier"))
+    rows = newest.collect(newest.rows_of(files).select("identifier", "parent_identifier"))
     touched = rows["identifier"].is_in(premises.identifiers.implode()).any()
     return touched or rows["parent_identifier"].is_in(premises.childless.implode()).any()
 

@@ -1,5 +1,7 @@
 """A lake: its store, its format, and its tables, opened once and kept warm."""
 
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +16,23 @@ from vxdata.lake.table import Table
 from vxdata.lake.token import LakeState
 
 _SETTLE_TRIES = 5
+_forked = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked.set)
+
+
+def refuse_fork() -> None:
+    """Refuse to work in a forked process, where Polars would hang and deltalake panic.
+
+    Raises:
+        InvalidInputError: this process was forked from one that had loaded VxData.
+    """
+    if _forked.is_set():
+        raise InvalidInputError(
+            "this process was forked from one that uses VxData, and Polars hangs after a fork. Start workers with "
+            "'spawn' or 'forkserver': multiprocessing.set_start_method('spawn'), or "
+            "DataLoader(..., multiprocessing_context='spawn')."
+        )
 
 
 class View(Protocol):
@@ -69,7 +88,13 @@ class Lake:
         self._format, self._may_write = found, True
 
     def table(self, spec: TableSpec) -> Table:
-        """Return the warm table of a spec."""
+        """Return the warm table of a spec.
+
+        Raises:
+            NotFoundError: no lake is here.
+            InvalidInputError: the process was forked.
+        """
+        refuse_fork()
         _ = self.lake_id
         if spec.namespace not in self._tables:
             self._tables[spec.namespace] = Table(self.store, spec)

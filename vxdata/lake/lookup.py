@@ -25,13 +25,13 @@ def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) 
         compared: the columns that are needed of current rows; of a few identifiers all physical ones are returned.
     """
     if identifiers.is_empty() or base.files.is_empty():
-        nothing = base.collect(base.rows().head(0))
+        nothing = base.collect(base.rows.head(0))
         return Known(nothing, scd2.last_instants(nothing.lazy()).collect())
     if len(identifiers) <= FEW:
         rows = base.history_of(identifiers).lazy()
         current = scd2.current(rows, scd2.closings_of(rows)).collect()
     else:
-        rows = among(base.rows(), identifiers).select("identifier", "valid_from", "valid_to")
+        rows = among(base.rows, identifiers).select("identifier", "valid_from", "valid_to")
         found = among(base.current(_between(identifiers)), identifiers)
         current = base.collect(found.select("identifier", "parent_identifier", "datasource_id", *compared))
     if current.height == len(identifiers):
@@ -60,7 +60,7 @@ def among(rows: pl.LazyFrame, identifiers: pl.Series, column: str = "identifier"
 def read_current(base: Snapshot, identifiers: pl.Series) -> pl.DataFrame:
     """Return the current physical rows of some identifiers."""
     if identifiers.is_empty() or base.files.is_empty():
-        return base.collect(base.rows().head(0))
+        return base.collect(base.rows.head(0))
     if len(identifiers) <= FEW:
         return base.current_of(identifiers)
     return base.collect(among(base.current(_between(identifiers)), identifiers))
@@ -99,7 +99,7 @@ def live_descendants(base: Snapshot, ancestors: pl.Series) -> pl.DataFrame:
     Where that type has a lineage column, the files' statistics of it let files be skipped.
     """
     if ancestors.is_empty() or base.files.is_empty():
-        return base.collect(base.rows().head(0))
+        return base.collect(base.rows.head(0))
     type_name = ancestors[0].partition("/")[0]
     column = LINEAGE_COLUMNS.get(type_name)
     if column is not None and base.spec.type_name != type_name:

@@ -48,19 +48,23 @@ class Snapshot:
         """Return the address of a data file."""
         return self.store.url(f"{self.spec.namespace}/{key}")
 
-    def rows(self, files: pl.DataFrame | None = None, path_column: str | None = None) -> pl.LazyFrame:
-        """Return all physical rows, lazily; columns that the table lacks are null.
+    @cached_property
+    def rows(self) -> pl.LazyFrame:
+        """All physical rows, lazily; columns that the table lacks are null."""
+        return self.rows_of(self.files)
+
+    def rows_of(self, files: pl.DataFrame, path_column: str | None = None) -> pl.LazyFrame:
+        """Return the physical rows of some of the live files, lazily.
 
         Args:
-            files: only these of the live files.
+            files: rows of `files`.
             path_column: the name of a further column that holds the address of each row's file.
         """
-        chosen = self.files if files is None else files
         columns = {**self.spec.columns, **self.columns}
-        if chosen.is_empty():
+        if files.is_empty():
             return pl.LazyFrame(schema=columns)
         return pl.scan_parquet(
-            [self.file_url(key) for key in chosen["key"]],
+            [self.file_url(key) for key in files["key"]],
             schema=columns,
             hive_schema={PARTITION_COLUMN: pl.String()},
             hive_partitioning=True,
@@ -68,8 +72,8 @@ class Snapshot:
             missing_columns="insert",
             extra_columns="ignore",
             include_file_paths=path_column,
-            _table_statistics=_polars_statistics(chosen, columns),
-            _source_sizes=chosen["size"].to_list(),
+            _table_statistics=_polars_statistics(files, columns),
+            _source_sizes=files["size"].to_list(),
             **self.store.scan_options(),
         )
 
@@ -81,8 +85,11 @@ class Snapshot:
 
     @cached_property
     def closing_files(self) -> pl.DataFrame:
-        """The files that hold closings, by their null counts; all of a compacted table's files are left out."""
-        return self.files.filter(pl.col("null_count").struct.field("closes").fill_null(0) < pl.col("num_records"))
+        """The files that may hold closings, by their null counts: none of a compacted table's files."""
+        if "closes" not in self.files["null_count"].struct.fields:
+            return self.files
+        nulls = pl.col("null_count").struct.field("closes")
+        return self.files.filter((nulls.fill_null(0) < pl.col("num_records")).fill_null(True))
 
     def current(self, where: pl.Expr | None = None) -> pl.LazyFrame:
         """Return the current versions that a filter keeps; the filter goes down to the files."""
@@ -97,7 +104,7 @@ class Snapshot:
         return scd2.versions(self._filtered(where), self.closings, instant)
 
     def _filtered(self, where: pl.Expr | None) -> pl.LazyFrame:
-        return self.rows() if where is None else self.rows().filter(where)
+        return self.rows if where is None else self.rows.filter(where)
 
     def history_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return every physical row of some identifiers: their versions, closings and tombstones, in one scan."""
@@ -105,7 +112,7 @@ class Snapshot:
         keep = (
             pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
         )
-        return self.collect(self.rows().filter(keep))
+        return self.collect(self.rows.filter(keep))
 
     def current_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return the current physical rows of a few identifiers, in one scan that needs no other closings."""
@@ -114,7 +121,7 @@ class Snapshot:
             pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
         )
         open_or_closing = pl.col("valid_to").is_null() | pl.col("closes").is_not_null()
-        rows = self.collect(self.rows().filter(open_or_closing, keep)).lazy()
+        rows = self.collect(self.rows.filter(open_or_closing, keep)).lazy()
         return scd2.current(rows, scd2.closings_of(rows)).collect()
 
     def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:

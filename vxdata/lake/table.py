@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -285,24 +286,19 @@ class Table:
 
 
 def _live_files(handle: "DeltaTable") -> pl.DataFrame:
-    from urllib.parse import unquote
-
     actions = pl.DataFrame(handle.get_add_actions())
-    if actions.is_empty():
-        return pl.DataFrame(schema={**_FILE_COLUMNS, **dict.fromkeys(("null_count", "min", "max"), pl.Struct({}))})
+    statistics = {"num_records": pl.Int64(), **dict.fromkeys(("null_count", "min", "max"), pl.Struct({}))}
     return actions.select(
         pl.Series("key", [unquote(path) for path in actions["path"]], dtype=pl.String),
         pl.col("size_bytes").alias("size"),
-        "num_records",
         pl.col("partition").struct.field(PARTITION_COLUMN),
-        "null_count",
-        "min",
-        "max",
+        # a file of another writer may come without statistics: nothing is known of it
+        *(name if name in actions.columns else pl.lit(None, dtype).alias(name) for name, dtype in statistics.items()),
     )
 
 
 def _closings_per_file(snapshot: Snapshot, files: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    rows = snapshot.rows(files, path_column="_url")
+    rows = snapshot.rows_of(files, path_column="_url")
     wanted = rows.filter(pl.col("closes").is_not_null()).select(*scd2.CLOSING_COLUMNS, "_url")
     found = snapshot.collect(wanted).partition_by("_url", as_dict=True, include_key=False)
     nothing = pl.DataFrame(schema={name: snapshot.columns[name] for name in scd2.CLOSING_COLUMNS})

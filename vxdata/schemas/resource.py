@@ -45,7 +45,7 @@ class Resource(BaseModel):
     @model_validator(mode="after")
     def _payload_is_of_the_type(self) -> "Resource":
         expected = registry().of_type(type_of(self.identifier))
-        if not isinstance(self.payload, expected):
+        if type(self.payload) is not expected:
             raise ValueError(
                 f"{self.identifier!r} takes a {expected.__name__} as payload, not a {type(self.payload).__name__}"
             )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.schemas.payload import Payload
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
 
+PayloadT = TypeVar("PayloadT", bound=Payload)
 URI_VARIABLE, AUTHOR_VARIABLE = "VXDATA_URI", "VXDATA_AUTHOR"
 
 
@@ -134,7 +135,7 @@ class Client:
 
         return Resources(self._session)
 
-    def namespace(self, payload: type[Payload]) -> "Namespace[ResourceResponse[Any]]":
+    def namespace(self, payload: type[PayloadT]) -> "Namespace[ResourceResponse[PayloadT]]":
         """Return the namespace of a payload class, such as a team's own.
 
         Raises:

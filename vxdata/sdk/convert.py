@@ -20,12 +20,9 @@ from vxdata.schemas.response import ResourceResponse, response_class
 
 def wanted_of(resources: Sequence[Resource]) -> dict[TableSpec, Wanted]:
     """Return resources as wanted states of their tables, root first."""
-    by_class: dict[type[Payload], list[Resource]] = {}
-    for resource in resources:
-        by_class.setdefault(type(resource.payload), []).append(resource)
     by_spec: dict[TableSpec, list[Resource]] = {}
-    for cls, members in by_class.items():
-        by_spec.setdefault(table_spec(cls), []).extend(members)
+    for resource in resources:
+        by_spec.setdefault(table_spec(type(resource.payload)), []).append(resource)
     return {spec: _wanted(spec, by_spec[spec]) for spec in all_specs() if spec in by_spec}
 
 
