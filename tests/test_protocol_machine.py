@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from deltalake.schema import Field, PrimitiveType
+from deltalake.schema import Field as DeltaField
+from deltalake.schema import PrimitiveType
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -28,7 +30,7 @@ from tests.support.wishes import (
     NEWER,
     NewerPatient,
     changes_to,
-    identifiers,
+    known_to,
     resources,
     some_resources,
     to_frame,
@@ -91,38 +93,41 @@ class LakeMachine(RuleBasedStateMachine):
         self.tokens: list[tuple[str, Model]] = []
         self.steps = 0
         self.puts.spare()
-        self.create(0, [{"identifier": IDENTIFIERS["datasource"][0], "parent_identifier": None}])
+        line = [None, *(some[0] for some in IDENTIFIERS.values())]
+        self.do_create(0, [{"identifier": i, "parent_identifier": parent} for parent, i in pairwise(line)])
 
     def opened(self) -> Client:
         return open_client(self.uri, self.clock.patience())
 
     def agree(self, verb: Callable[[], Any], in_model: Callable[[Model], Any]) -> tuple[Any, Any] | None:
-        """Do one thing in the lake and in the model: both do it, or both refuse."""
-        draft, errors, expected = self.model.copy(), (), None
+        """Do one thing in the lake and in the model: both do it and are handed back, or both refuse."""
+        draft, done = self.model.copy(), []
+        expected: tuple[type[VxDataError] | None, ...] = (None,)
         try:
-            expected = in_model(draft)
+            counts = in_model(draft)
         except Refused as refused:
-            errors = refused.errors
-        try:
-            result = verb()
-        except VxDataError as error:
-            assert type(error) in errors, f"{error!r}, and the model expects {errors or 'no error'}"
+            expected = refused.errors
+        assert error_of(lambda: done.append(verb())) in expected
+        if not done:
             return None
-        assert not errors, f"done, and the model expects {errors}"
         self.model = draft
-        return result, expected
+        return done[0], counts
 
     # -- what users do
 
-    @rule(client=CLIENTS, rows=some_resources())
-    def create(self, client: int, rows: Rows) -> None:
+    @rule(client=CLIENTS, data=st.data())
+    def create(self, client: int, data: st.DataObject) -> None:
+        self.do_create(client, data.draw(some_resources(self.model)))
+
+    def do_create(self, client: int, rows: Rows) -> None:
         self.agree(
             lambda: self.clients[client].resources.create([to_resource(r) for r in rows]),
             lambda model: model.create(rows, self.clock.now),
         )
 
-    @rule(client=CLIENTS, identifier=identifiers, data=st.data(), version=st.sampled_from([None, -1, 0]))
-    def update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
+    @rule(client=CLIENTS, data=st.data(), version=st.sampled_from([None, -1, 0]))
+    def update(self, client: int, data: st.DataObject, version: int | None) -> None:
+        identifier = data.draw(known_to(self.model))
         changes, expected = data.draw(changes_to(identifier)), self.began(identifier, version)
         self.agree(
             lambda: update_with(self.clients[client], identifier, changes, expected),
@@ -133,31 +138,30 @@ class LakeMachine(RuleBasedStateMachine):
         past = self.model.past.get(identifier)
         return past[version].valid_from if past and version is not None else None
 
-    @rule(client=CLIENTS, identifier=identifiers, cascade=st.booleans())
-    def delete(self, client: int, identifier: str, cascade: bool) -> None:
+    @rule(client=CLIENTS, data=st.data(), cascade=st.booleans())
+    def delete(self, client: int, data: st.DataObject, cascade: bool) -> None:
+        identifier = data.draw(known_to(self.model))
         self.agree(
             lambda: self.clients[client].resources.delete(identifier, cascade=cascade),
             lambda model: model.delete(identifier, self.clock.now, cascade),
         )
 
-    @rule(client=CLIENTS, wish=type_names.flatmap(upserts))
-    def upsert(self, client: int, wish: Upsert) -> None:
-        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), wish)
+    @rule(client=CLIENTS, type_name=type_names, data=st.data(), is_newer=st.booleans())
+    def upsert(self, client: int, type_name: str, data: st.DataObject, is_newer: bool) -> None:
+        if is_newer:
+            self.do_upsert(self.newer, data.draw(upserts(self.model, "patient", NEWER)))
+        else:
+            self.do_upsert(self.namespace(client, type_name), data.draw(upserts(self.model, type_name)))
 
-    @rule(client=CLIENTS, wish=type_names.flatmap(upserts), offset=st.sampled_from([timedelta(0), *JUMPS]))
-    def load_history(self, client: int, wish: Upsert, offset: timedelta) -> None:
-        dated = replace(wish, valid_from=self.clock.now + offset, cascade=False)
-        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), dated)
+    @rule(client=CLIENTS, type_name=type_names, data=st.data(), offset=st.sampled_from([timedelta(0), *JUMPS]))
+    def load_history(self, client: int, type_name: str, data: st.DataObject, offset: timedelta) -> None:
+        instants = [self.clock.now + offset, *self.model.instants()]
+        wish = data.draw(upserts(self.model, type_name))
+        dated = replace(wish, valid_from=data.draw(st.sampled_from(instants)), cascade=False)
+        self.do_upsert(self.namespace(client, type_name), dated)
 
-    @rule(client=CLIENTS, wish=type_names.flatmap(upserts), share=st.floats(0, 1))
-    def load_history_at_a_known_instant(self, client: int, wish: Upsert, share: float) -> None:
-        known = self.model.instants()
-        dated = replace(wish, valid_from=known[int(share * (len(known) - 1))], cascade=False)
-        self.do_upsert(getattr(self.clients[client], NAMESPACES[wish.type_name]), dated)
-
-    @rule(wish=upserts("patient", NEWER))
-    def upsert_by_a_newer_sdk(self, wish: Upsert) -> None:
-        self.do_upsert(self.newer, wish)
+    def namespace(self, client: int, type_name: str) -> Namespace[Any]:
+        return getattr(self.clients[client], NAMESPACES[type_name])  # type: ignore[no-any-return]
 
     def do_upsert(self, namespace: Namespace[Any], wish: Upsert) -> None:
         options = {name: getattr(wish, name) for name in ("missing", "cascade", "valid_from", "on_invalid")}
@@ -171,7 +175,7 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, type_name=type_names)
     def write_back_what_was_read(self, client: int, type_name: str) -> None:
-        namespace, entries = getattr(self.clients[client], NAMESPACES[type_name]), self.puts.entries
+        namespace, entries = self.namespace(client, type_name), self.puts.entries
         report = namespace.upsert(namespace.query().collect(), missing="delete")
         assert [getattr(report, name) for name in COUNTS] == [0, 0, len(self.model.live_of(type_name)), 0]
         assert self.puts.entries == entries
@@ -183,24 +187,38 @@ class LakeMachine(RuleBasedStateMachine):
     # -- writers that are stepped by hand
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=CLIENTS, r=resources())
-    def begin_create(self, client: int, r: Row) -> None:
-        lake, identifier = self.clients[client], r["identifier"]
+    @rule(client=CLIENTS, data=st.data())
+    def begin_an_update(self, client: int, data: st.DataObject) -> None:
+        self.begin(self.begun_update(self.clients[client], data))
+
+    @precondition(lambda self: len(self.pending) < 2)
+    @rule(client=CLIENTS, data=st.data(), is_create=st.booleans())
+    def begin_a_create_or_delete(self, client: int, data: st.DataObject, is_create: bool) -> None:
+        begun = self.begun_create if is_create else self.begun_delete
+        self.begin(begun(self.clients[client], data))
+
+    def begin(self, pending: Pending) -> None:
+        self.pending.append(pending)
+        self.move(pending)
+
+    def begun_create(self, client: Client, data: st.DataObject) -> Pending:
+        r = data.draw(resources(self.model))
+        identifier = r["identifier"]
 
         def land(model: Model, now: datetime) -> None:
             assert not model.live(identifier), "created twice"
             model.begin(r, model.earliest(identifier, now), under=pending.planned_on)
 
-        pending = Pending(
-            Writer(lambda: lake.resources.create(to_resource(r))), identifier, lambda m, now: m.create([r], now), land
-        )
-        self.begin(pending)
+        writer = Writer(lambda: client.resources.create(to_resource(r)))
+        pending = Pending(writer, identifier, lambda model, now: model.create([r], now), land)
+        return pending
 
-    @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=CLIENTS, identifier=identifiers, data=st.data(), version=st.sampled_from([None, -1]))
-    def begin_update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
-        lake, changes = self.clients[client], data.draw(changes_to(identifier))
-        expected = self.began(identifier, version)
+    def begun_update(self, client: Client, data: st.DataObject) -> Pending:
+        identifier = data.draw(known_to(self.model))
+        changes, expected = (
+            data.draw(changes_to(identifier)),
+            self.began(identifier, data.draw(st.sampled_from([None, -1]))),
+        )
 
         def verb(model: Model, now: datetime) -> None:
             live = model.live(identifier)
@@ -208,31 +226,20 @@ class LakeMachine(RuleBasedStateMachine):
                 model.close(identifier, now)  # not the resource that the update was meant for
             model.update(identifier, changes, now, expected)
 
-        pending = Pending(Writer(lambda: update_with(lake, identifier, changes, expected)), identifier, verb, verb)
-        self.begin(pending)
+        pending = Pending(Writer(lambda: update_with(client, identifier, changes, expected)), identifier, verb, verb)
+        return pending
 
-    @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=CLIENTS, identifier=identifiers)
-    def begin_delete(self, client: int, identifier: str) -> None:
-        lake = self.clients[client]
+    def begun_delete(self, client: Client, data: st.DataObject) -> Pending:
+        identifier = data.draw(known_to(self.model))
 
         def land(model: Model, now: datetime) -> None:
             own = {child for child in model.children([identifier]) if type_of(child) == type_of(identifier)}
-            assert model.live(identifier) and not own, f"deleted twice, or over {own}"
+            assert not own, "deleted over children of the same table"
+            assert model.live(identifier), "deleted twice"
             model.close(identifier, model.earliest(identifier, now))
 
-        self.begin(
-            Pending(
-                Writer(lambda: lake.resources.delete(identifier)),
-                identifier,
-                lambda m, now: m.delete(identifier, now),
-                land,
-            )
-        )
-
-    def begin(self, pending: Pending) -> None:
-        self.pending.append(pending)
-        self.move(pending)
+        writer = Writer(lambda: client.resources.delete(identifier))
+        return Pending(writer, identifier, lambda model, now: model.delete(identifier, now), land)
 
     @precondition(lambda self: self.pending)
     @rule(index=st.integers(0, 1))
@@ -278,19 +285,14 @@ class LakeMachine(RuleBasedStateMachine):
 
     def judge(self, pending: Pending) -> None:
         """Compare what a finished writer says with what happened."""
-        try:
-            pending.writer.finish()
-        except VxDataError as error:
-            if pending.has_landed:
-                assert isinstance(error, ConflictError), f"{error!r} of a write that landed"
-                assert self.orphans_of(pending), f"{error!r}, and no orphan"
-                return
+        error, is_orphan = error_of(pending.writer.finish), bool(self.orphans_of(pending))
+        if pending.has_landed:
+            assert error is (ConflictError if is_orphan else None)
+        elif error is not None:
             with pytest.raises(Refused) as refused:
                 pending.verb(self.model.copy(), self.clock.now)
-            assert type(error) in refused.value.errors
-            return
-        assert not self.orphans_of(pending), "an orphan was left in silence"
-        if not pending.has_landed:
+            assert error in refused.value.errors
+        else:
             replayed = pending.planned_on.copy()
             pending.verb(replayed, self.clock.now)
             assert replayed.past == pending.planned_on.past, "nothing was written, though there was a change"
@@ -308,16 +310,14 @@ class LakeMachine(RuleBasedStateMachine):
     def strike_the_next_put(self, fault: stepping.Fault) -> None:
         self.puts.strike(fault)
 
-    @rule(client=CLIENTS)
-    def reopen(self, client: int) -> None:
+    @rule(client=CLIENTS, type_name=type_names, has_column=st.booleans())
+    def reopen(self, client: int, type_name: str, has_column: bool) -> None:
+        """Start a client anew, perhaps after somebody else gave a table a column of their own."""
         self.clients[client] = self.opened()
-
-    @rule(type_name=type_names)
-    def add_a_foreign_column(self, type_name: str) -> None:
-        if self.model.past.keys() & set(IDENTIFIERS[type_name]):
+        if has_column and self.model.past.keys() & set(IDENTIFIERS[type_name]):
             store = self.clients[0]._session.lake.store
             table = DeltaTable(store.url(NAMESPACES[type_name]), storage_options=store.delta_options())
-            table.alter.add_columns(Field(f"note_{table.version()}", PrimitiveType("string")))
+            table.alter.add_columns(DeltaField(f"note_{table.version()}", PrimitiveType("string")))
 
     # -- what must always be true
 
@@ -327,47 +327,37 @@ class LakeMachine(RuleBasedStateMachine):
         instants = self.model.instants()
         some = {instants[-1], *instants[self.steps % 3 :: 3][-3:]}
         self.compare(self.clients[self.steps % 3], self.model, some)
-        if self.tokens:
-            token, model = self.tokens[self.steps % len(self.tokens)]
-            self.compare(Client(self.uri, snapshot=token), model, {instants[-1]})
+        if self.tokens and self.steps % 3 == 0:
+            token, model = self.tokens[self.steps // 3 % len(self.tokens)]
+            self.compare(Client(self.uri, snapshot=token), model, instants[-1:])
 
     def compare(self, client: Client, model: Model, instants: Iterable[datetime]) -> None:
         """Compare current states, all versions and states as of some instants, for each type."""
-        queries: dict[tuple[str, ...], tuple[Any, Rows]] = {}
+        wanted: list[tuple[Any, Rows]] = []
         for name, namespace in NAMESPACES.items():
             query = getattr(client, namespace).query()
-            queries[name, "now"] = query, model.current(name)
-            queries[name, "versions"] = query.versions(), model.versions(name)
-            for at in instants:
-                queries[name, "as of", str(at)] = query.as_of(at), model.as_of(name, at)
-        frames = pl.collect_all([query.lazy() for query, _ in queries.values()])
-        for (what, (_, rows)), frame in zip(queries.items(), frames, strict=True):
-            assert to_rows(frame, what[0]) == shown(rows, NEWER), what
+            wanted += [(query, model.current(name)), (query.versions(), model.versions(name))]
+            wanted += [(query.as_of(at), model.as_of(name, at)) for at in instants]
+        for (query, rows), frame in zip(wanted, pl.collect_all([q.lazy() for q, _ in wanted]), strict=True):
+            assert to_rows(frame) == [without(r, NEWER) for r in rows], query
+            refuse_overlaps(frame)
 
-    @invariant()
-    def intervals_are_half_open_and_disjoint(self) -> None:
-        rows = self.clients[self.steps % 3].pathology_specimens.query().versions().collect()
-        for (_,), versions in rows.sort("valid_from").group_by("identifier"):
-            begins, ends = versions["valid_from"].to_list(), versions["valid_to"].to_list()
-            assert None not in ends[:-1], "two current versions"
-            assert all(a < b for a, b in zip(begins, ends, strict=True) if b)
-            assert all(a <= b for a, b in zip(ends[:-1], begins[1:], strict=True))
-
+    @precondition(lambda self: self.steps % 2)
     @invariant()
     def single_resources_are_as_in_the_model(self) -> None:
-        client, known = self.clients[(self.steps + 1) % 3], sorted(self.model.past)
+        client, known = self.clients[self.steps // 2 % 3], sorted(self.model.past)
         live = [i for i in known if self.model.live(i)]
         assert [r.valid_from for r in client.resources.retrieve(live)] == [
             self.model.past[i][-1].valid_from for i in live
         ]
-        chosen = known[self.steps % len(known)]
+        chosen = known[self.steps // 2 % len(known)]
         ends = [(v.valid_from, v.valid_to) for v in self.model.past[chosen]]
         assert [(r.valid_from, r.valid_to) for r in client.resources.history(chosen)] == ends
 
+    @precondition(lambda self: self.steps % 2 == 0)
     @invariant()
     def a_newer_sdk_sees_its_own_field(self) -> None:
-        rows = self.newer.query().versions().collect()
-        assert to_rows(rows, "patient", NEWER) == shown(self.model.versions("patient"))
+        assert to_rows(self.newer.query().versions().collect()) == self.model.versions("patient")
 
     def teardown(self) -> None:
         """Kill the writers that are left, and look at everything once more, with a cold client."""
@@ -379,15 +369,33 @@ class LakeMachine(RuleBasedStateMachine):
             self.compare(Client(self.uri, snapshot=token), model, model.instants())
 
 
-def to_rows(frame: pl.DataFrame, type_name: str, newer: tuple[str, ...] = ()) -> Rows:
-    """Return the rows of an answer as the model has them."""
-    fields = [name for name in FIELDS[type_name] if name not in NEWER or name in newer]
-    return frame.select(*METADATA, *fields).sort("identifier", "valid_from").to_dicts()
+def error_of(call: Callable[[], Any]) -> type[VxDataError] | None:
+    """Call, and return the type of VxData's error; None if there is none."""
+    try:
+        call()
+    except VxDataError as error:
+        return type(error)
+    return None
 
 
-def shown(rows: Rows, hidden: tuple[str, ...] = ()) -> Rows:
-    """Return the model's rows without the columns that the reader does not know."""
-    return [{name: value for name, value in r.items() if name not in hidden} for r in rows]
+def to_rows(frame: pl.DataFrame) -> Rows:
+    """Return the rows of an answer as the model has them: without the fields that it does not know."""
+    known = {*METADATA, *(name for fields in FIELDS.values() for name in fields)}
+    return frame.select(name for name in frame.columns if name in known).sort("identifier", "valid_from").to_dicts()
+
+
+def without(r: Row, names: tuple[str, ...]) -> Row:
+    """Return a row without some columns."""
+    return {name: value for name, value in r.items() if name not in names}
+
+
+def refuse_overlaps(frame: pl.DataFrame) -> None:
+    """Check, without the model, that versions are half-open and disjoint, and that the last one alone may be open."""
+    following = pl.col("valid_from").shift(-1).over("identifier", order_by="valid_from")
+    ends = frame.select("valid_from", "valid_to", following=following)
+    assert ends.filter(pl.col("valid_to") <= pl.col("valid_from")).is_empty()
+    assert ends.filter(pl.col("following") < pl.col("valid_to")).is_empty()
+    assert ends.filter(pl.col("following").is_not_null() & pl.col("valid_to").is_null()).is_empty()
 
 
 @pytest.fixture

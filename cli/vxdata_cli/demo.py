@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vxdata_cli.options import Debug, Index, NoProgress
+from vxdata_cli.options import Debug, Index, NoProgress, refuse_empty
 from vxdata_cli.out import Begin, out
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ EXAMPLES = """Examples:
 def demo(
     uri: Annotated[
         str | None,
-        typer.Option("--uri", metavar="URI", help="Where the demo lake is (default: a folder in your data folder)."),
+        typer.Option(
+            "--uri",
+            metavar="URI",
+            callback=refuse_empty,
+            help="Where the demo lake is (default: a folder in your data folder).",
+        ),
     ] = None,
     index: Index = None,
     no_progress: NoProgress = False,
@@ -35,10 +40,10 @@ def demo(
     from vxdata.sources.idc import find_release
     from vxdata_cli.demo_questions import QUESTIONS
 
-    client = Client(uri or demo_uri())
+    client, release = Client(uri or demo_uri()), find_release(index)
     out.show_verbatim(f"The demo lake is at {client.uri}")
     with out.steps() as begin:
-        build(client, find_release(index), begin)
+        build(client, release, begin)
     for number, question in enumerate(QUESTIONS, start=1):
         ask(client, question, f"Question {number} of {len(QUESTIONS)}")
     out.show_verbatim(_HINT.format(python=sys.executable, uri=client.uri))

@@ -143,8 +143,8 @@ def _explained(error: InvalidInputError, release: IdcRelease, valid_from: dateti
     if valid_from is None or "valid_from is not later" not in str(error):
         return error
     return InvalidInputError(
-        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: the lake holds later versions of some of "
-        "what it changes. If a newer release is loaded, there is nothing to do: client.as_of(...) shows the past, and a "
-        "history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it as this "
-        "release says from now on. (--debug shows the rows.)"
+        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: some of what it changes has later "
+        "versions in the lake. If they come from a newer release, there is nothing to do: client.as_of(...) shows the "
+        "past, and a history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it "
+        "as this release says from now on. (--debug shows the rows.)"
     )

@@ -21,6 +21,7 @@ from vxdata.errors import (
 )
 from vxdata_cli.demo import EXAMPLES, demo
 from vxdata_cli.ingest import app as ingest_app
+from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
 from vxdata_cli.options import Debug
 from vxdata_cli.out import WarningsToOut, out
 
@@ -32,7 +33,7 @@ EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
     (CommitUnknownError, 5),
     (StorageError, 6),
 )
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 app = typer.Typer(
     name="vxdata",
@@ -73,6 +74,7 @@ def root(
 def main() -> None:
     """Run the command line, and turn whatever ends it into one sentence and an exit code."""
     _accept_any_text()
+    end_at_second_interrupt()
     logging.getLogger("vxdata").addHandler(WarningsToOut())
     try:
         app(prog_name="vxdata")

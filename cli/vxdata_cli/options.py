@@ -7,11 +7,20 @@ import typer
 
 from vxdata_cli.out import out
 
+
+def refuse_empty(value: str | None) -> str | None:
+    """Refuse an empty address, as an unset variable of the shell gives it, instead of taking the default."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter("it is empty; a folder or s3://bucket/prefix is expected.")
+    return value
+
+
 Uri = Annotated[
     str | None,
     typer.Option(
         "--uri",
         metavar="URI",
+        callback=refuse_empty,
         help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, else your data folder).",
     ),
 ]

@@ -76,10 +76,14 @@ class Out:
         """Show where an error came from; plain, without the values of variables."""
         self._stderr.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
 
+    def restore_terminal(self) -> None:
+        """Show the cursor again, which a list of steps hides."""
+        self._stderr.show_cursor(True)
+
     def _tell(self, word: str, style: str, text: str) -> None:
         from rich.text import Text
 
-        line = Text.assemble((f"{word}:", style), " ", text[:1].upper() + text[1:] if text[:1].isalpha() else text)
+        line = Text.assemble((f"{word}:", style), " ", text)
         self._stderr.print(line, soft_wrap=not self._stderr.is_terminal)
 
     @contextmanager

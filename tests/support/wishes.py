@@ -5,13 +5,14 @@ The pools are small on purpose: identifiers are hit again and again, deleted, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 from hypothesis import strategies as st
 
-from tests.support.model import FIELDS, PARENT_TYPES, Row, Upsert, type_of
+from tests.support.model import FIELDS, PARENT_TYPES, Model, Row, Upsert, type_of
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
@@ -42,8 +43,20 @@ class NewerPatient(PatientPayload, type="patient", namespace="patients", parents
     scanner: str | None = None
 
 
-identifiers = st.sampled_from([identifier for some in IDENTIFIERS.values() for identifier in some])
+ALL = tuple(identifier for some in IDENTIFIERS.values() for identifier in some)
 type_names = st.sampled_from(sorted(IDENTIFIERS))
+
+
+def mostly(likely: Iterable[str], possible: Sequence[str]) -> st.SearchStrategy[str]:
+    """One of the likely ones, three times out of four."""
+    chosen = sorted(set(likely) & set(possible))
+    anything = st.sampled_from(possible)
+    return st.one_of(*[st.sampled_from(chosen)] * 3, anything) if chosen else anything
+
+
+def known_to(model: Model) -> st.SearchStrategy[str]:
+    """An identifier, mostly of a live resource."""
+    return mostly((i for i in ALL if model.live(i)), ALL)
 
 
 def columns_of(type_name: str) -> list[str]:
@@ -58,33 +71,34 @@ def changes_to(identifier: str) -> st.SearchStrategy[Row]:
     )
 
 
-def parents_of(identifier: str) -> st.SearchStrategy[str | None]:
+def parents_of(identifier: str, model: Model) -> st.SearchStrategy[str | None]:
     """A parent of a fitting type; one of the same type comes earlier in the alphabet, so that there are no rings."""
-    own = type_of(identifier)
+    own, old = type_of(identifier), model.live(identifier)
     fitting = [i for name in PARENT_TYPES[own] for i in IDENTIFIERS[name] if name != own or i < identifier]
-    return st.sampled_from(fitting) if fitting else st.none()
+    likely = [old.parent] if old and old.parent else [i for i in fitting if model.live(i)]
+    return mostly(likely, fitting) if fitting else st.none()
 
 
 @st.composite
-def resources(draw: st.DrawFn) -> Row:
-    """A resource to create."""
-    chosen = draw(identifiers)
-    return {"identifier": chosen, "parent_identifier": draw(parents_of(chosen)), **draw(changes_to(chosen))}
+def resources(draw: st.DrawFn, model: Model) -> Row:
+    """A resource to create, mostly one that is not live."""
+    chosen = draw(mostly((i for i in ALL if not model.live(i)), ALL))
+    return {"identifier": chosen, "parent_identifier": draw(parents_of(chosen, model)), **draw(changes_to(chosen))}
 
 
-def some_resources() -> st.SearchStrategy[list[Row]]:
+def some_resources(model: Model) -> st.SearchStrategy[list[Row]]:
     """A list of resources of any types, children before or after their parents."""
-    return st.lists(resources(), min_size=1, max_size=3, unique_by=lambda r: str(r["identifier"]))
+    return st.lists(resources(model), min_size=1, max_size=3, unique_by=lambda r: str(r["identifier"]))
 
 
 @st.composite
-def upserts(draw: st.DrawFn, type_name: str, newer: tuple[str, ...] = ()) -> Upsert:
+def upserts(draw: st.DrawFn, model: Model, type_name: str, newer: tuple[str, ...] = ()) -> Upsert:
     """An upsert of now."""
     given = (*draw(st.lists(st.sampled_from(columns_of(type_name)), unique=True)), *newer)
     has_parents = draw(st.booleans())
     rows = []
     for identifier in draw(st.lists(st.sampled_from(IDENTIFIERS[type_name]), unique=True, max_size=3)):
-        parent = draw(parents_of(identifier)) if has_parents else None
+        parent = draw(parents_of(identifier, model)) if has_parents else None
         values = {name: draw(st.sampled_from(VALUES[name])) for name in given}
         rows.append({"identifier": identifier, "parent_identifier": parent, **values})
     missing = draw(st.sampled_from(["keep", "keep", "delete"]))

@@ -12,16 +12,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.schemas.payload import Payload
-from vxdata.schemas.registry import registry
 
 if TYPE_CHECKING:
     from vxdata.schemas import response as r
+    from vxdata.schemas.payload import Payload
+    from vxdata.schemas.registry import PayloadRegistry
     from vxdata.schemas.response import ResourceResponse
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
 
-PayloadT = TypeVar("PayloadT", bound=Payload)
+PayloadT = TypeVar("PayloadT", bound="Payload")
 URI_VARIABLE, AUTHOR_VARIABLE = "VXDATA_URI", "VXDATA_AUTHOR"
 
 
@@ -123,7 +123,7 @@ class Client:
 
         unknown = UnknownCommit.from_text(token)
         stamp = self._session.stamp("resolve", None)
-        spec = table_spec(registry().of_namespace(unknown.namespace))
+        spec = table_spec(_registry().of_namespace(unknown.namespace))
         return resolve(self._session.lake.table(spec), unknown, stamp) is not None
 
     # -- namespaces
@@ -135,7 +135,7 @@ class Client:
 
         return Resources(self._session)
 
-    def namespace(self, payload: type[PayloadT]) -> "Namespace[ResourceResponse[PayloadT]]":
+    def namespace(self, payload: "type[PayloadT]") -> "Namespace[ResourceResponse[PayloadT]]":
         """Return the namespace of a payload class, such as a team's own.
 
         Raises:
@@ -143,7 +143,7 @@ class Client:
         """
         from vxdata.sdk.namespace import Namespace
 
-        if payload.payload_type not in registry() or registry().of_type(payload.payload_type) is not payload:
+        if payload.payload_type not in _registry() or _registry().of_type(payload.payload_type) is not payload:
             raise InvalidInputError(
                 f"{payload.__name__} is not registered; call vxdata.schemas.register({payload.__name__})."
             )
@@ -151,16 +151,16 @@ class Client:
 
     def __getattr__(self, name: str) -> "Namespace[ResourceResponse[Any]]":
         """Return the namespace of a type that a team added."""
-        namespaces = registry().namespaces()
+        namespaces = _registry().namespaces()
         if name.startswith("_") or name not in namespaces:
             raise AttributeError(f"a client has no {name!r}.{did_you_mean(name, namespaces)}")
-        return self.namespace(registry().of_namespace(name))
+        return self.namespace(_registry().of_namespace(name))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *registry().namespaces()})
+        return sorted({*super().__dir__(), *_registry().namespaces()})
 
     def _typed(self, namespace: str) -> Any:
-        return self.namespace(registry().of_namespace(namespace))
+        return self.namespace(_registry().of_namespace(namespace))
 
     @cached_property
     def datasources(self) -> "Namespace[r.DatasourceResponse]":
@@ -225,3 +225,10 @@ def _user_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
+
+
+def _registry() -> "PayloadRegistry":
+    """Return the registry; the models are built when it is first needed, so that the import of the SDK stays light."""
+    from vxdata.schemas.registry import registry
+
+    return registry()

@@ -1,0 +1,72 @@
+"""Paired measurements: two things in turn, A B A B ..., and the median of the ratios."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; a ratio without a target is only told."""
+
+    question: str
+    ours: float
+    peer: float
+    ratio: float
+    target: float | None
+    unit: str = "ms"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met."""
+        if self.target is None:
+            return ""
+        return "met" if self.ratio <= self.target else "MISSED"
+
+
+def paired(
+    question: str, ours: Callable[[], Any], peer: Callable[[], Any], target: float | None, runs: int = 15
+) -> Row:
+    """Time two functions in turn after a warm-up; the ratio is the median of the pairs' ratios."""
+    ours(), peer()
+    pairs = [(_seconds(ours), _seconds(peer)) for _ in range(runs)]
+    mine, theirs = zip(*pairs, strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    return Row(question, statistics.median(mine) * 1e3, statistics.median(theirs) * 1e3, ratio, target)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process: wall and processor seconds, peak memory, and what it printed as JSON."""
+
+    wall: float
+    cpu: float
+    peak_gib: float
+    result: Any
+
+
+def in_process(code: str, *arguments: str) -> Run:
+    """Run Python code in a process of its own; what it prints last is read as JSON."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a benchmark failed with {process.returncode}:\n{code}")
+    lines = printed.strip().splitlines()
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20, json.loads(lines[-1]) if lines else None)

@@ -1,0 +1,321 @@
+"""`vxdata ingest idc` on two small releases; the rows of the releases themselves are the oracle."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.test_cli_support import (
+    BLANKS,
+    DATES,
+    EQUALS,
+    NEW,
+    PROSTATE,
+    first_release,
+    plain,
+    run,
+    run_on_terminal,
+    second_release,
+    write_release,
+)
+from vxdata.schemas import Resource
+from vxdata.schemas.payload import DatasourcePayload, ImagingStudyPayload, PatientPayload, VolumePayload
+from vxdata.sdk import Client, F
+from vxdata.sdk.ingest import ingest
+from vxdata.sources.idc import find_release, read_release
+
+MICROSECOND = timedelta(microseconds=1)
+FIRST, SECOND = (datetime.fromisoformat(DATES[version]).replace(tzinfo=UTC) for version in (7, 8))
+State = dict[str, dict[str, tuple[Any, ...]]]
+COLUMNS = {
+    "datasources": ("parent_identifier", "license", "origin"),
+    "patients": ("parent_identifier", "sex"),
+    "imaging_studies": ("parent_identifier", "study_instance_uid", "study_description", "study_datetime"),
+    "volumes": (
+        "parent_identifier", "license", "series_instance_uid", "series_description", "modality", "manufacturer",
+        "path_dicom", "number_of_series_related_instances", "size_mb",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_release(tmp_path_factory.mktemp("releases") / "7", first_release(), 7)
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_release(tmp_path_factory.mktemp("releases") / "8", second_release(), 8)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, old: Path, new: Path) -> Client:
+    """A lake with both releases, loaded in their order; not to be written to."""
+    uri = str(tmp_path_factory.mktemp("lakes") / "both")
+    for release in (old, new):
+        assert load(uri, release)["changed"]
+    return Client(uri)
+
+
+def load(uri: str, release: Path, *options: str) -> Any:
+    done = run("ingest", "idc", "--uri", uri, "--index", release, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def fold(values: Iterable[str | None]) -> str | None:
+    """The most frequent value; nulls do not count, ties go to the smallest."""
+    counts = Counter(value for value in values if value)
+    return min(counts, key=lambda value: (-counts[value], value)) if counts else None
+
+
+def source_state(release: Path) -> State:
+    """What a lake must hold, computed row by row from the release's file."""
+    state: State = {namespace: {} for namespace in COLUMNS}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in pl.read_parquet(release / "idc_index.parquet").iter_rows(named=True):
+        c, p, s, u = (row[k] for k in ("collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+        for name in (f"datasource/{c}", f"patient/{c}/{p}", f"imagingstudy/{c}/{p}/{s}"):
+            groups.setdefault(name, []).append(row)
+        state["volumes"][f"volume/{c}/{p}/{s}/{u}"] = (
+            f"imagingstudy/{c}/{p}/{s}", row["license_short_name"], u, row["SeriesDescription"] or None, row["Modality"],
+            row["Manufacturer"] or None, row["series_aws_url"].removesuffix("*"), row["instanceCount"], row["series_size_MB"],
+        )  # fmt: skip
+    for name, rows in groups.items():
+        kind, *path = name.split("/", maxsplit=3)
+        if kind == "datasource":
+            licenses = {row["license_short_name"] for row in rows}
+            state["datasources"][name] = (
+                None,
+                licenses.pop() if len(licenses) == 1 else None,
+                "NCI Imaging Data Commons",
+            )
+        elif kind == "patient":
+            state["patients"][name] = (f"datasource/{path[0]}", fold(row["PatientSex"] for row in rows))
+        else:
+            day = fold(row["StudyDate"] for row in rows)
+            when = day and datetime.fromisoformat(day).replace(tzinfo=UTC)
+            text = fold(row["StudyDescription"] for row in rows)
+            state["imaging_studies"][name] = (f"patient/{path[0]}/{path[1]}", path[2], text, when)
+    return state
+
+
+def lake_state(client: Client) -> State:
+    return {
+        namespace: {
+            row[0]: row[1:]
+            for row in getattr(client, namespace).query().select("identifier", *columns).collect().iter_rows()
+        }
+        for namespace, columns in COLUMNS.items()
+    }
+
+
+def orphans(client: Client) -> set[str]:
+    state = lake_state(client)
+    live = {identifier for rows in state.values() for identifier in rows}
+    return {i for rows in state.values() for i, row in rows.items() if row[0] is not None and row[0] not in live}
+
+
+def files(client: Client) -> set[Path]:
+    return {path for path in Path(client.uri).rglob("*") if path.is_file()}
+
+
+def make_own(client: Client, collection: str) -> None:
+    """Make a lineage of a team's own."""
+    client.resources.create(
+        [
+            Resource(identifier=f"datasource/{collection}", payload=DatasourcePayload(name="ours")),
+            Resource(
+                identifier=f"patient/{collection}/1",
+                parent_identifier=f"datasource/{collection}",
+                payload=PatientPayload(),
+            ),
+            Resource(
+                identifier=f"imagingstudy/{collection}/1/1",
+                parent_identifier=f"patient/{collection}/1",
+                payload=ImagingStudyPayload(),
+            ),
+            Resource(
+                identifier=f"volume/{collection}/1/1/1",
+                parent_identifier=f"imagingstudy/{collection}/1/1",
+                payload=VolumePayload(modality="MR"),
+            ),
+        ]
+    )
+
+
+# ---- what a lake holds
+
+
+def test_each_release_can_be_seen_row_by_row_until_the_next_one(both: Client, old: Path, new: Path) -> None:
+    assert lake_state(both.as_of(FIRST - MICROSECOND)) == dict.fromkeys(COLUMNS, {})
+    for instant in (FIRST, SECOND - MICROSECOND):
+        assert lake_state(both.as_of(instant)) == source_state(old)
+    for client in (both.as_of(SECOND), both):
+        assert lake_state(client) == source_state(new)
+
+
+def test_the_same_on_each_store(lake_uri: str, old: Path, new: Path) -> None:
+    for release in (old, new):
+        load(lake_uri, release)
+    client = Client(lake_uri)
+    assert lake_state(client.as_of(SECOND - MICROSECOND)) == source_state(old)
+    assert lake_state(client) == source_state(new)
+
+
+def test_a_live_child_always_has_a_live_parent(both: Client) -> None:
+    instants = (FIRST, SECOND - MICROSECOND, SECOND)
+    assert [orphans(client) for client in (*map(both.as_of, instants), both)] == [set()] * 4
+
+
+def test_identifiers_keep_blanks_and_equals_signs(both: Client) -> None:
+    patients = lake_state(both.as_of(FIRST))["patients"]
+    assert f"patient/{BLANKS}/ZZ RIDER MR8 1" in patients
+    assert f"patient/{EQUALS}/GBM_DSC_MRI_DRO_Bo=3T" in patients
+
+
+def test_a_withdrawn_collection_is_closed_whole_and_keeps_its_history(both: Client) -> None:
+    collection = f"datasource/{BLANKS}"
+    assert [version.valid_to for version in both.datasources.history(collection)] == [SECOND]
+    for namespace in ("patients", "imaging_studies", "volumes"):
+        rows = getattr(both, namespace).query().filter(F.datasource_id == collection).versions().collect()
+        assert set(rows["valid_to"]) == {SECOND}
+
+
+def test_the_report_counts_what_the_files_say(tmp_path: Path, old: Path, new: Path) -> None:
+    load(str(tmp_path / "lake"), old)
+    report = load(str(tmp_path / "lake"), new)["namespaces"]
+    before, after = source_state(old), source_state(new)
+    for namespace in COLUMNS:
+        then, now = before[namespace], after[namespace]
+        assert report[namespace] == {
+            "created": len(now.keys() - then.keys()),
+            "updated": sum(then[name] != now[name] for name in then.keys() & now.keys()),
+            "unchanged": sum(then[name] == now[name] for name in then.keys() & now.keys()),
+            "deleted": len(then.keys() - now.keys()),
+        }
+
+
+# ---- running it again
+
+
+def test_running_it_again_writes_nothing_and_says_so(both: Client, new: Path) -> None:
+    before, token = files(both), both.snapshot().token
+    code, written = run_on_terminal("ingest", "idc", "--uri", both.uri, "--index", new)
+    assert code == 0
+    assert "Nothing to write" in plain(written)
+    assert files(both) == before
+    assert both.snapshot().token == token
+
+
+def test_an_interrupted_first_load_goes_on(tmp_path: Path, old: Path) -> None:
+    client = Client(tmp_path / "lake")
+    frames = read_release(find_release(old))
+    ingest(client, {"datasources": frames["datasources"]}, valid_from=FIRST)
+    load(client.uri, old)
+    assert lake_state(client) == source_state(old)
+
+
+def test_an_older_release_after_a_newer_one_is_refused_with_the_reason(both: Client, old: Path) -> None:
+    before = files(both)
+    done = run("ingest", "idc", "--uri", both.uri, "--index", old)
+    assert done.returncode == 2
+    for words in ("IDC 7", "2021-03-04", "newer release", "client.as_of", "oldest release first", "--valid-from now"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(both) == before
+
+
+def test_valid_from_now_loads_an_older_release_on_purpose(tmp_path: Path, old: Path, new: Path) -> None:
+    client = Client(tmp_path / "lake")
+    load(client.uri, new)
+    assert load(client.uri, old, "--valid-from", "now")["valid_from"] is None
+    assert lake_state(client) == source_state(old)
+    assert lake_state(client.as_of(SECOND)) == source_state(new)
+
+
+# ---- what may be touched
+
+
+def test_datasources_of_a_team_are_never_touched(tmp_path: Path, old: Path, new: Path) -> None:
+    client = Client(tmp_path / "lake")
+    make_own(client, "ours")
+    own = lake_state(client)
+    for release in (old, new):
+        load(client.uri, release)
+    assert {name: rows.items() & own[name].items() for name, rows in lake_state(client).items()} == {
+        name: rows.items() for name, rows in own.items()
+    }
+
+
+def test_a_datasource_of_a_team_with_a_collections_name_is_refused(tmp_path: Path, old: Path) -> None:
+    client = Client(tmp_path / "lake")
+    make_own(client, PROSTATE)
+    before = files(client)
+    done = run("ingest", "idc", "--uri", client.uri, "--index", old)
+    assert done.returncode == 2
+    assert f"datasource/{PROSTATE}" in done.stderr
+    assert files(client) == before
+    load(client.uri, old, "--collection", EQUALS)
+
+
+def test_with_a_collection_named_only_that_one_changes(tmp_path: Path, old: Path, new: Path) -> None:
+    client = Client(tmp_path / "lake")
+    load(client.uri, old)
+    report = load(client.uri, new, "--collection", PROSTATE, "--collection", NEW)
+    assert report["namespaces"]["datasources"]["deleted"] == 0
+    named = {f"datasource/{name}" for name in (PROSTATE, NEW)}
+    for namespace, rows in lake_state(client).items():
+        before, after = source_state(old)[namespace], source_state(new)[namespace]
+        assert _of(rows, named) == _of(after, named)
+        assert _of(rows, named, other=True) == _of(before, named, other=True)
+
+
+def _of(rows: dict[str, tuple[Any, ...]], datasources: set[str], other: bool = False) -> dict[str, tuple[Any, ...]]:
+    return {name: row for name, row in rows.items() if (f"datasource/{name.split('/')[1]}" in datasources) != other}
+
+
+# ---- what it says
+
+
+def test_the_json_has_a_stable_form(tmp_path: Path, old: Path) -> None:
+    document = load(str(tmp_path / "lake"), old, "--valid-from", "2020-02-03")
+    created = {"created": 4, "updated": 0, "unchanged": 0, "deleted": 0}
+    assert document["namespaces"].pop("datasources") == created
+    assert list(document.pop("namespaces")) == ["patients", "imaging_studies", "volumes"]
+    assert document == {
+        "lake": str(tmp_path / "lake"),
+        "release": {"version": "7", "released": "2021-03-04T00:00:00+00:00", "index": str(old / "idc_index.parquet")},
+        "valid_from": "2020-02-03T00:00:00+00:00",
+        "changed": True,
+    }
+
+
+def test_a_terminal_shows_each_step_and_the_summary(tmp_path: Path, old: Path) -> None:
+    code, written = run_on_terminal("ingest", "idc", "--uri", tmp_path / "lake", "--index", old)
+    assert code == 0
+    for words in (
+        "read the index of IDC 7",
+        "load 4 datasources",
+        "volumes",
+        "created",
+        "unchanged",
+        "IDC 7 (2021-03-04)",
+    ):
+        assert words in plain(written)
+    assert max(map(len, plain(written).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("option", "expected"), [("--quiet", ""), ("--no-progress", "IDC 7 (2021-03-04)")])
+def test_a_terminal_shows_no_steps_if_asked_not_to(tmp_path: Path, old: Path, option: str, expected: str) -> None:
+    _, written = run_on_terminal("ingest", "idc", "--uri", tmp_path / "lake", "--index", old, option)
+    assert plain(written).startswith(expected)
+    assert "read the index" not in written
+    assert bool(written) == bool(expected)
