@@ -84,12 +84,10 @@ def installed_index() -> Path:
 
 def rows_of_installed() -> pl.DataFrame:
     """A few hundred series of the installed index: among them ids with blanks and '=', and what the demo asks for."""
-    is_t2_or_zones = pl.col("SeriesDescription").str.starts_with("t2_tse_tra") | (
-        pl.col("analysis_result_id") == "prostatex_seg_zones"
-    )
-    few_of_prostatex = (
-        (pl.col("collection_id") == "prostatex") & (pl.col("PatientID") < "ProstateX-0040") & is_t2_or_zones
-    )
+    is_t2 = pl.col("SeriesDescription").str.starts_with("t2_tse_tra")
+    is_zones = pl.col("analysis_result_id") == "prostatex_seg_zones"
+    few_of_prostatex = (pl.col("collection_id") == "prostatex") & (pl.col("PatientID") < "ProstateX-0040")
+    few_of_prostatex &= is_t2 | is_zones
     wanted = pl.col("collection_id").is_in([PROSTATE, BLANKS, EQUALS, NEW]) | few_of_prostatex
     return pl.scan_parquet(installed_index() / "idc_index.parquet").filter(wanted).sort("SeriesInstanceUID").collect()
 

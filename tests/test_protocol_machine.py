@@ -31,6 +31,7 @@ from tests.support.wishes import (
     NewerPatient,
     changes_to,
     known_to,
+    parents_of,
     resources,
     some_resources,
     to_frame,
@@ -127,7 +128,9 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, data=st.data(), version=st.sampled_from([None, -1, 0]))
     def update(self, client: int, data: st.DataObject, version: int | None) -> None:
-        identifier = data.draw(known_to(self.model))
+        self.do_update(client, data.draw(known_to(self.model)), data, version)
+
+    def do_update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
         changes, expected = data.draw(changes_to(identifier)), self.began(identifier, version)
         self.agree(
             lambda: update_with(self.clients[client], identifier, changes, expected),
@@ -140,7 +143,9 @@ class LakeMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, data=st.data(), cascade=st.booleans())
     def delete(self, client: int, data: st.DataObject, cascade: bool) -> None:
-        identifier = data.draw(known_to(self.model))
+        self.do_delete(client, data.draw(known_to(self.model)), cascade)
+
+    def do_delete(self, client: int, identifier: str, cascade: bool) -> None:
         self.agree(
             lambda: self.clients[client].resources.delete(identifier, cascade=cascade),
             lambda model: model.delete(identifier, self.clock.now, cascade),
@@ -187,34 +192,53 @@ class LakeMachine(RuleBasedStateMachine):
     # -- writers that are stepped by hand
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=CLIENTS, data=st.data())
-    def begin_an_update(self, client: int, data: st.DataObject) -> None:
-        self.begin(self.begun_update(self.clients[client], data))
+    @rule(client=CLIENTS, data=st.data(), stops=st.integers(1, 3))
+    def race(self, client: int, data: st.DataObject, stops: int) -> None:
+        """Begin a write, let others do something to the same resource or its parent meanwhile, and perhaps go on."""
+        pending = data.draw(st.sampled_from([self.begun_create, self.begun_update, self.begun_delete]))(client, data)
+        self.begin(pending)
+        for _ in range(stops - 1):
+            if pending in self.pending:
+                self.move(pending)
+        self.rival(data.draw(CLIENTS), pending.identifier, data)
+        if pending in self.pending and data.draw(st.booleans()):
+            self.finish(self.pending.index(pending))
+
+    def rival(self, client: int, identifier: str, data: st.DataObject) -> None:
+        live = self.model.live(identifier)
+        parent = live.parent if live else data.draw(parents_of(identifier, self.model))
+        target = data.draw(st.sampled_from([identifier, identifier, parent or identifier]))
+        if not self.model.live(target) or data.draw(st.integers(0, 2)) == 0:
+            self.do_delete(client, target, cascade=data.draw(st.booleans()))
+            self.do_create(
+                client, [{"identifier": target, "parent_identifier": data.draw(parents_of(target, self.model))}]
+            )
+        else:
+            self.do_update(client, target, data, None)
 
     @precondition(lambda self: len(self.pending) < 2)
-    @rule(client=CLIENTS, data=st.data(), is_create=st.booleans())
-    def begin_a_create_or_delete(self, client: int, data: st.DataObject, is_create: bool) -> None:
-        begun = self.begun_create if is_create else self.begun_delete
-        self.begin(begun(self.clients[client], data))
+    @rule(client=CLIENTS, data=st.data())
+    def begin_an_update(self, client: int, data: st.DataObject) -> None:
+        self.begin(self.begun_update(client, data))
 
     def begin(self, pending: Pending) -> None:
         self.pending.append(pending)
         self.move(pending)
 
-    def begun_create(self, client: Client, data: st.DataObject) -> Pending:
-        r = data.draw(resources(self.model))
+    def begun_create(self, client: int, data: st.DataObject) -> Pending:
+        lake, r = self.clients[client], data.draw(resources(self.model))
         identifier = r["identifier"]
 
         def land(model: Model, now: datetime) -> None:
             assert not model.live(identifier), "created twice"
             model.begin(r, model.earliest(identifier, now), under=pending.planned_on)
 
-        writer = Writer(lambda: client.resources.create(to_resource(r)))
+        writer = Writer(lambda: lake.resources.create(to_resource(r)))
         pending = Pending(writer, identifier, lambda model, now: model.create([r], now), land)
         return pending
 
-    def begun_update(self, client: Client, data: st.DataObject) -> Pending:
-        identifier = data.draw(known_to(self.model))
+    def begun_update(self, client: int, data: st.DataObject) -> Pending:
+        lake, identifier = self.clients[client], data.draw(known_to(self.model))
         changes, expected = (
             data.draw(changes_to(identifier)),
             self.began(identifier, data.draw(st.sampled_from([None, -1]))),
@@ -226,11 +250,11 @@ class LakeMachine(RuleBasedStateMachine):
                 model.close(identifier, now)  # not the resource that the update was meant for
             model.update(identifier, changes, now, expected)
 
-        pending = Pending(Writer(lambda: update_with(client, identifier, changes, expected)), identifier, verb, verb)
+        pending = Pending(Writer(lambda: update_with(lake, identifier, changes, expected)), identifier, verb, verb)
         return pending
 
-    def begun_delete(self, client: Client, data: st.DataObject) -> Pending:
-        identifier = data.draw(known_to(self.model))
+    def begun_delete(self, client: int, data: st.DataObject) -> Pending:
+        lake, identifier = self.clients[client], data.draw(known_to(self.model))
 
         def land(model: Model, now: datetime) -> None:
             own = {child for child in model.children([identifier]) if type_of(child) == type_of(identifier)}
@@ -238,7 +262,7 @@ class LakeMachine(RuleBasedStateMachine):
             assert model.live(identifier), "deleted twice"
             model.close(identifier, model.earliest(identifier, now))
 
-        writer = Writer(lambda: client.resources.delete(identifier))
+        writer = Writer(lambda: lake.resources.delete(identifier))
         return Pending(writer, identifier, lambda model, now: model.delete(identifier, now), land)
 
     @precondition(lambda self: self.pending)
@@ -325,7 +349,7 @@ class LakeMachine(RuleBasedStateMachine):
     def all_that_can_be_seen_is_as_in_the_model(self) -> None:
         self.steps += 1
         instants = self.model.instants()
-        some = {instants[-1], *instants[self.steps % 3 :: 3][-3:]}
+        some = {instants[-1], instants[self.steps * 7 % len(instants)]}
         self.compare(self.clients[self.steps % 3], self.model, some)
         if self.tokens and self.steps % 3 == 0:
             token, model = self.tokens[self.steps // 3 % len(self.tokens)]

@@ -66,9 +66,8 @@ def columns_of(type_name: str) -> list[str]:
 
 def changes_to(identifier: str) -> st.SearchStrategy[Row]:
     """Some of a resource's columns, with values."""
-    return st.fixed_dictionaries(
-        {}, optional={name: st.sampled_from(VALUES[name]) for name in columns_of(type_of(identifier))}
-    )
+    columns = st.lists(st.sampled_from(columns_of(type_of(identifier))), unique=True, min_size=1)
+    return columns.flatmap(lambda names: st.fixed_dictionaries({name: st.sampled_from(VALUES[name]) for name in names}))
 
 
 def parents_of(identifier: str, model: Model) -> st.SearchStrategy[str | None]:

@@ -1,0 +1,231 @@
+"""How the command line behaves: help, errors and their exit codes, pipes, terminals, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy import Proxy
+from tests.test_cli_support import (
+    VXDATA,
+    environment,
+    first_release,
+    plain,
+    read_terminal,
+    run,
+    run_on_terminal,
+    start_on_terminal,
+    write_release,
+)
+from vxdata import errors
+from vxdata.errors import CommitUnknownError, StorageError, VxDataError
+from vxdata_cli import main
+
+HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
+COMMANDS = [(), ("demo",), ("ingest", "idc")]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_release(tmp_path_factory.mktemp("releases") / "7", first_release(), 7)
+
+
+def python(code: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `vxdata` after some code of the test's."""
+    return run(*args, command=(sys.executable, "-c", f"{code}\nfrom vxdata_cli.main import main; main()"))
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["vxdata", *map(" ".join, COMMANDS[1:])])
+def test_each_command_has_help_with_examples(command: tuple[str, ...]) -> None:
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert f"$ {' '.join(('vxdata', *command))}" in done.stdout
+    assert f"Usage: {' '.join(('vxdata', *command))} " in done.stdout
+
+
+def test_the_help_names_each_exit_code() -> None:
+    shown = " ".join(run("--help").stdout.split())
+    for code in {0, main.FAILED, main.INTERRUPTED, *(code for _, code in main.EXIT_CODES)}:
+        assert f" {code} " in shown
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from vxdata import __version__
+
+    assert run("--version").stdout == f"vxdata {__version__}\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = f"import sys, vxdata_cli.main; sys.exit(', '.join({{*{HEAVY}}} & {{*sys.modules}}))"
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True).stderr == b""
+
+
+@pytest.mark.parametrize("args", [["ingest", "dicom"], ["--nonsense"], ["ingest", "idc", "--uri", ""]])
+def test_wrong_usage_ends_with_2_and_names_the_way_out(args: list[str]) -> None:
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--help" in done.stderr or "-h" in done.stderr
+
+
+# ---- errors
+
+
+def test_each_error_has_an_exit_code() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VxDataError)]
+    mapped = [kind for kind, _ in main.EXIT_CODES]
+    assert {*kinds} - {VxDataError} == {*mapped}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CommitUnknownError("who knows; client.resolve('vxc1.x') finds out", "vxc1.x"), 5),
+        (StorageError("the disk is full", uri="s3://b", operation="write to", retryable=False), 6),
+        (VxDataError("something else"), 1),
+    ],
+)
+def test_errors_that_are_hard_to_provoke(error: VxDataError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.report(error) == code
+    assert str(error) in " ".join(capsys.readouterr().err.split())
+
+
+def local_mistakes(folder: Path) -> dict[str, tuple[list[str], int, list[str]]]:
+    """By the mistake: the arguments, the exit code, and words that the message has."""
+    (folder / "photos").mkdir()
+    (folder / "photos" / "cat.jpg").write_bytes(b"cat")
+    (folder / "newer" / "_vxdata").mkdir(parents=True)
+    (folder / "newer" / "_vxdata" / "lake.json").write_text(json.dumps({"lake_id": "x", "format": 99}))
+    (folder / "torn.parquet").write_bytes(b"PAR1 and then nothing")
+    lake = ["--uri", str(folder / "lake")]
+    return {
+        "a folder that is no lake": (["--uri", str(folder / "photos")], 2, ["photos", "'cat.jpg'", "empty folder"]),
+        "a newer format": (["--uri", str(folder / "newer")], 6, ["newer", "format 99", "pip install --upgrade"]),
+        "an unknown scheme": (["--uri", "gs://b/lake"], 2, ["'gs://b/lake'", "'gs'", "s3://bucket/prefix"]),
+        "no bucket": (["--uri", "s3://"], 2, ["'s3://'", "s3://bucket/prefix"]),
+        "no credentials": (["--uri", "s3://b/lake"], 6, ["s3://b/lake", "no AWS credentials", "AWS_PROFILE"]),
+        "a wrong collection": ([*lake, "--collection", "prostate_4t"], 2, ["'prostate_4t'", "'prostate_3t'"]),
+        "no instant": ([*lake, "--valid-from", "yesterday"], 2, ["'yesterday'", "ISO"]),
+        "the future": ([*lake, "--valid-from", "2999-01-01"], 2, ["2999-01-01", "future"]),
+        "a torn index": ([*lake, "--index", str(folder / "torn.parquet")], 2, ["torn.parquet", "Parquet"]),
+        "no index": ([*lake, "--index", str(folder / "nowhere")], 3, ["nowhere", "pip install 'vxdata[idc]'"]),
+    }
+
+
+@pytest.mark.parametrize("mistake", local_mistakes.__annotations__ and [
+    "a folder that is no lake", "a newer format", "an unknown scheme", "no bucket", "no credentials",
+    "a wrong collection", "no instant", "the future", "a torn index", "no index",
+])  # fmt: skip
+def test_a_mistake_is_one_sentence_with_value_and_remedy(tmp_path: Path, index: Path, mistake: str) -> None:
+    args, code, words = local_mistakes(tmp_path)[mistake]
+    done = run("ingest", "idc", *(args if "--index" in args else [*args, "--index", str(index)]))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert [word for word in words if word not in done.stderr] == []
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_bucket_is_named(index: Path, moto_url: str, use_endpoint: Callable[[str], None]) -> None:
+    use_endpoint(moto_url)
+    done = run("ingest", "idc", "--uri", "s3://nobody/lake", "--index", index)
+    assert done.returncode == 6
+    assert done.stderr.startswith("Error: ")
+    for words in ("s3://nobody/lake", "bucket does not exist", "check its name"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("args", [["--debug", "ingest", "idc"], ["ingest", "idc", "--debug"]])
+def test_debug_shows_the_traceback(args: list[str]) -> None:
+    done = run(*args, "--uri", "gs://b/lake")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("Error: 'gs://b/lake'")
+
+
+def test_a_fault_of_our_own_is_called_a_bug() -> None:
+    done = python("import vxdata.sources.idc as idc\nidc.find_release = lambda _: 1 / 0", "ingest", "idc", "--uri", "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: this is a bug in VxData: ZeroDivisionError: division by zero.")
+    assert "--debug" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_warning_of_the_library_is_a_note(tmp_path: Path, index: Path) -> None:
+    code = "import logging\nimport vxdata.sdk\nlogging.getLogger('vxdata.x').warning('a checkpoint %s', 'failed')"
+    done = python(
+        f"import vxdata_cli.main as m\nold = m.app\ndef app(**k):\n  {code.splitlines()[0]}\n  logging.getLogger('vxdata.x').warning('a checkpoint %s', 'failed')\n  old(**k)\nm.app = app",
+        "--version",
+    )
+    assert done.stderr == "Note: a checkpoint failed\n"
+
+
+# ---- pipes and terminals
+
+
+@pytest.mark.parametrize("args", [["demo"], ["ingest", "idc", "--json"], ["--help"]])
+def test_a_closed_pipe_is_silent(tmp_path: Path, index: Path, args: list[str]) -> None:
+    options = [] if "--help" in args else ["--uri", str(tmp_path / "lake"), "--index", str(index)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*VXDATA, *args, *options], env=environment(), stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.stderr == b""
+
+
+def test_a_pipe_gets_no_colours(tmp_path: Path, index: Path) -> None:
+    done = run("demo", "--uri", tmp_path / "lake", "--index", index)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_terminal_without_unicode_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: Path) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    code, written = run_on_terminal("ingest", "idc", "--uri", tmp_path / "lake", "--index", index)
+    assert code == 0
+    assert plain(written).isascii()
+
+
+# ---- Ctrl-C
+
+
+def test_one_interrupt_ends_it_with_130_and_leaves_a_usable_lake(tmp_path: Path) -> None:
+    args = ("ingest", "idc", "--uri", tmp_path / "lake")  # the whole index: time enough
+    process, terminal = start_on_terminal(*args)
+    read_terminal(terminal, until="read the index")
+    process.send_signal(signal.SIGINT)
+    written = plain(read_terminal(terminal))
+    os.close(terminal)
+    assert process.wait() == 130
+    assert "Note: Interrupted." in written
+    assert "Traceback" not in written
+
+
+@pytest.fixture
+def silent_store(moto_url: str, use_endpoint: Callable[[str], None]) -> Iterator[Proxy]:
+    """A store that takes requests and never answers."""
+    with Proxy(moto_url) as proxy:
+        proxy.inject("hang")
+        use_endpoint(proxy.endpoint_url)
+        yield proxy
+
+
+def test_a_second_interrupt_ends_it_though_the_store_hangs(silent_store: Proxy, index: Path) -> None:
+    process, terminal = start_on_terminal("ingest", "idc", "--uri", "s3://bucket/lake", "--index", index)
+    while not silent_store.requests():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C again" in plain(read_terminal(terminal, until="Ctrl-C again"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+    assert "\x1b[?25h" in read_terminal(terminal)  # the cursor is shown again
+    os.close(terminal)
