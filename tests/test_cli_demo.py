@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -142,18 +143,12 @@ def test_a_new_index_updates_the_lake(tmp_path: Path, demo: tuple[Client, str], 
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
-    done = run("demo", "--uri", tmp_path / "demo", command=(*_python(), "-c", WITHOUT_THE_INDEX))
+    done = run("demo", "--uri", tmp_path / "demo", command=(sys.executable, "-c", WITHOUT_THE_INDEX))
     assert done.returncode == 3
     assert "idc-index-data is not installed" in done.stderr
     assert "pip install 'vxdata[idc]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "demo").exists()
-
-
-def _python() -> tuple[str]:
-    import sys
-
-    return (sys.executable,)
 
 
 # ---- the whole index

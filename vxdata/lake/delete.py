@@ -118,15 +118,17 @@ def refuse_parents(view: View, spec: TableSpec, doomed: pl.Series) -> None:
 
 
 def refuse_left_behind(view: View, spec: TableSpec, deleted: pl.Series) -> None:
-    """Look, after a commit, whether children came while their parents were deleted.
+    """Look, after a commit, whether descendants came while their ancestors were deleted.
+
+    A child's writer sees that its parent is still live; if its own parent goes later, only the deleter can tell.
 
     Raises:
         ConflictError: some did; names them.
     """
-    children = live_children(view, spec, deleted) if len(deleted) else {}
-    if children:
-        names = pl.concat([rows["identifier"] for rows in children.values()]).sort()
+    left = [live_descendants(view.snapshot(below), deleted)["identifier"] for below in descendant_specs(spec.type_name)]
+    names = pl.concat(left).sort() if left else pl.Series(dtype=pl.String)
+    if len(names):
         raise ConflictError(
-            f"{name_some(deleted, 3)}: deleted, but children came at the same time: {name_some(names)}. Delete them, "
-            "or create the parent again."
+            f"{name_some(deleted, 3)}: deleted, but descendants came at the same time: {name_some(names)}. Delete them, "
+            "or create their parents again."
         )

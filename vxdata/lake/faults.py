@@ -21,6 +21,7 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     ),
     (r"No space left|os error 28", "the disk is full; free some space and run it again: nothing was committed", False),
     (r"Read-only file system|Permission denied|os error 13|os error 30", "the folder cannot be written", False),
+    (r"File name too long|os error 36", "a datasource's identifier is too long to name a folder; shorten it", False),
     (
         r"Connection refused|dns error|error trying to connect|ConnectError|client error \(Connect\)",
         "the store cannot be reached; check AWS_ENDPOINT_URL and the network",

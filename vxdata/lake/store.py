@@ -69,9 +69,11 @@ def open_store(uri: str | os.PathLike[str], options: Mapping[str, str] | None = 
         options: see `find_s3_settings`; only for S3.
 
     Raises:
-        InvalidInputError: an address of another scheme, or without a bucket.
+        InvalidInputError: an address of another scheme, without a bucket, or with a '%'.
     """
     text = os.fspath(uri)
+    if "%" in text:
+        raise InvalidInputError(f"{text!r}: '%' in a lake's address would be read as an escape; choose another name.")
     scheme, separator, rest = text.partition("://")
     if not separator:
         return LocalStore(Path(text))
@@ -112,7 +114,7 @@ class LocalStore:
         with translated(self.uri, f"write {key} to"):
             temporary = self._write_temporary(key, data)
             os.replace(temporary, self.root / key)
-            _sync_folder((self.root / key).parent)
+            self._sync_folders(key)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """See `Store`."""
@@ -124,8 +126,15 @@ class LocalStore:
                 return False
             finally:
                 temporary.unlink()
-            _sync_folder((self.root / key).parent)
+            self._sync_folders(key)
             return True
+
+    def _sync_folders(self, key: str) -> None:
+        """Make a name durable, and that of its folder, which may be new."""
+        folder = (self.root / key).parent
+        _sync_folder(folder)
+        if folder != self.root:
+            _sync_folder(folder.parent)
 
     def _write_temporary(self, key: str, data: bytes) -> Path:
         target = self.root / key
@@ -164,7 +173,7 @@ class LocalStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            _sync_folder((self.root / key).parent)
+            self._sync_folders(key)
 
     def is_unfinished(self, key: str) -> bool:
         """See `Store`."""
