@@ -27,7 +27,13 @@ from tests.test_cli_support import (
     write_release,
 )
 from vxdata.schemas import Resource
-from vxdata.schemas.payload import DatasourcePayload, ImagingStudyPayload, PatientPayload, VolumePayload
+from vxdata.schemas.payload import (
+    AnnotationSessionPayload,
+    DatasourcePayload,
+    ImagingStudyPayload,
+    PatientPayload,
+    VolumePayload,
+)
 from vxdata.sdk import Client, F
 from vxdata.sdk.ingest import ingest
 from vxdata.sources.idc import find_release, read_release
@@ -236,6 +242,16 @@ def test_an_older_release_after_a_newer_one_is_refused_with_the_reason(both: Cli
     assert files(both) == before
 
 
+def test_an_older_release_that_was_never_loaded_leaves_nothing_behind(tmp_path: Path, old: Path, new: Path) -> None:
+    client = Client(tmp_path / "lake")
+    load(client.uri, new)
+    before = files(client)
+    done = run("ingest", "idc", "--uri", client.uri, "--index", old)
+    assert done.returncode == 2
+    assert "oldest release first" in done.stderr
+    assert files(client) == before
+
+
 def test_valid_from_now_loads_an_older_release_on_purpose(tmp_path: Path, both: Client, old: Path, new: Path) -> None:
     client = copy(both, tmp_path / "lake")
     assert load(client.uri, old, "--valid-from", "now")["valid_from"] is None
@@ -263,6 +279,19 @@ def test_a_datasource_of_a_team_with_a_collections_name_is_refused(tmp_path: Pat
     assert done.returncode == 2
     assert f"datasource/{PROSTATE}" in done.stderr
     assert files(client) == before
+
+
+def test_data_of_a_team_on_a_withdrawn_study_is_kept_and_named(tmp_path: Path, loaded_once: Client, new: Path) -> None:
+    client = copy(loaded_once, tmp_path / "lake")
+    study = client.imaging_studies.query().filter(F.datasource_id == BLANKS).limit(1).collect()["identifier"].item()
+    reading = Resource(identifier="annotationsession/1", parent_identifier=study, payload=AnnotationSessionPayload())
+    client.resources.create(reading)
+    done = run("ingest", "idc", "--uri", client.uri, "--index", new)
+    assert done.returncode == 2
+    assert [words for words in (study, "1 annotation_sessions", "Delete") if words not in done.stderr] == []
+    client.resources.delete(reading.identifier)
+    load(client.uri, new)
+    assert lake_state(client) == source_state(new)
 
 
 def test_with_a_collection_named_only_that_one_changes(

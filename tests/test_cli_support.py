@@ -22,8 +22,10 @@ DATES = {6: "2021-01-05", 7: "2021-03-04", 8: "2022-05-06"}
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, in which the packages are found whether installed or not."""
-    return dict(os.environ) | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
+    """This process's environment without its terminal, in which the packages are found whether installed or not."""
+    terminal = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE")
+    kept = {name: value for name, value in os.environ.items() if name not in terminal}
+    return kept | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
 
 
 def run(*args: str | Path, command: tuple[str, ...] = VXDATA) -> subprocess.CompletedProcess[str]:

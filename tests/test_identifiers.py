@@ -157,7 +157,7 @@ def test_real_codes_survive_every_path(lake_uri: str) -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_code_names_a_partition_from_creation_to_deletion(tmp_path: Path, code: str) -> None:
-    client = Client(tmp_path / "a lake #1%" / "é")
+    client = Client(tmp_path / "a lake #1" / "é")
     source, patient = f"datasource/{code}", f"patient/{code}"
     client.resources.create([Resource(identifier=patient, parent_identifier=source), Resource(identifier=source)])
     client.patients.update(patient, {"birthyear": 1950})
@@ -165,3 +165,10 @@ def test_a_code_names_a_partition_from_creation_to_deletion(tmp_path: Path, code
     assert len(client.patients.history(patient)) == 2
     client.resources.delete(source, cascade=True)
     assert client.patients.query().count() == client.datasources.query().count() == 0
+
+
+@pytest.mark.parametrize("name", ["x" * 501, "病" * 40, " ".join("x" * 100)], ids=["x", "病", "blanks"])
+def test_a_long_datasource_identifier_names_a_partition(tmp_path: Path, name: str) -> None:
+    client, source = Client(tmp_path / "lake"), f"datasource/{name}"
+    client.datasources.create(Resource(identifier=source))
+    assert client.datasources.query().collect()["datasource_id"].to_list() == [source]

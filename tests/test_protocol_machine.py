@@ -107,12 +107,12 @@ class LakeMachine(RuleBasedStateMachine):
         try:
             counts = in_model(draft)
         except Refused as refused:
-            expected = refused.errors
+            draft, expected = self.model, refused.errors
+        else:
+            expected = (counts,) if isinstance(counts, type) else expected
         assert error_of(lambda: done.append(verb())) in expected
-        if not done:
-            return None
         self.model = draft
-        return done[0], counts
+        return (done[0], counts) if done else None
 
     # -- what users do
 
@@ -322,7 +322,9 @@ class LakeMachine(RuleBasedStateMachine):
             assert replayed.past == pending.planned_on.past, "nothing was written, though there was a change"
 
     def orphans_of(self, pending: Pending) -> set[str]:
-        return self.model.orphans() & {pending.identifier, *self.model.children([pending.identifier])}
+        """What a writer has to tell of: itself without its parent, or what is left below it."""
+        below = set() if self.model.live(pending.identifier) else self.model.descendants([pending.identifier])
+        return self.model.orphans() & {pending.identifier, *below}
 
     # -- what befalls them
 

@@ -26,7 +26,7 @@ def test_the_60_second_example_runs_and_prints_what_it_says(tmp_path: Path) -> N
 
 
 def test_the_example_of_an_own_type_runs(tmp_path: Path) -> None:
-    code = blocks("README.md", "python")[1] + "\nfrom vxdata.sdk import Client\nprint(Client('lake').biopsies)"
+    code = blocks("README.md", "python")[1] + "\nfrom vxdata.sdk import Client\nprint(Client('lake').genomic_tests)"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "Namespace" in run.stdout, run.stderr
 

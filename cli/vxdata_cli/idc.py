@@ -9,7 +9,7 @@ import polars as pl
 
 from vxdata.errors import InvalidInputError, NotFoundError, name_some
 from vxdata.lake.write import UpsertReport
-from vxdata.sdk import Client
+from vxdata.sdk import Client, F
 from vxdata.sdk.ingest import ingest
 from vxdata.sources.idc import ORIGIN, IdcRelease, read_release
 from vxdata_cli.out import Begin
@@ -77,8 +77,8 @@ def load_release(
         begin: told each step as it starts.
 
     Raises:
-        InvalidInputError: a collection is unknown, a datasource of another origin has the name of a collection, or the
-            lake holds later versions.
+        InvalidInputError: a collection is unknown, a datasource of another origin has the name of a collection, the
+            lake holds later versions, or data of another source hangs on what was withdrawn.
     """
     begin("look into the lake")
     origins = read_origins(client)
@@ -92,6 +92,8 @@ def load_release(
     steps = iter(_steps(frames, closes))
     begin(next(steps))
     try:
+        if closes and valid_from is not None:
+            refuse_later(client, frames, scope, valid_from)
         reports = ingest(
             client,
             frames,
@@ -138,13 +140,36 @@ def release_name(release: IdcRelease) -> str:
     return f"IDC {release.version}" if release.version else "IDC"
 
 
+def refuse_later(client: Client, frames: Mapping[str, pl.DataFrame], scope: Sequence[str], instant: datetime) -> None:
+    """Refuse, before anything is written, to close what came into the lake after an instant as of that instant.
+
+    Raises:
+        InvalidInputError: the lake has such resources; names some.
+    """
+    for name, frame in frames.items():
+        query = getattr(client, name).query().filter(F.datasource_id.is_in(scope), F.valid_from > instant)
+        later = query.select("identifier").collect().join(frame, on="identifier", how="anti")
+        if later.height:
+            raise InvalidInputError(f"{name_some(later['identifier'].sort(), 3)}: {_LATE}.")
+
+
+_LATE, _HAS_CHILDREN = "valid_from is not later", "live children are left"
+
+
 def _explained(error: InvalidInputError, release: IdcRelease, valid_from: datetime | None) -> InvalidInputError:
-    """Say what to do about versions in the lake that are later than those to be loaded."""
-    if valid_from is None or "valid_from is not later" not in str(error):
+    """Say what to do about what stands in the release's way."""
+    name, words = release_name(release), str(error)
+    if _HAS_CHILDREN in words:
+        found = words.partition(" Delete them")[0]
+        return InvalidInputError(
+            f"{name} lacks what other data of the lake hangs on. {found} Delete these, then run the same command again; "
+            "what is new and what changed is loaded."
+        )
+    if valid_from is None or _LATE not in words:
         return error
     return InvalidInputError(
-        f"{release_name(release)} cannot be loaded as of {valid_from.isoformat()}: some of what it changes has later "
-        "versions in the lake. If they come from a newer release, there is nothing to do: client.as_of(...) shows the "
-        "past, and a history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it "
-        "as this release says from now on. (--debug shows the rows.)"
+        f"{name} cannot be loaded as of {valid_from.isoformat()}: some of what it changes has later versions in the "
+        "lake. If they come from a newer release, there is nothing to do: client.as_of(...) shows the past, and a "
+        "history is loaded oldest release first. If the lake was edited since, '--valid-from now' makes it as this "
+        "release says from now on. (--debug shows the rows.)"
     )

@@ -192,19 +192,21 @@ class Model:
         self.close(identifier, at)
         self.past[identifier].append(replace(old, valid_from=at, values={**old.values, **changes}))
 
-    def delete(self, identifier: str, now: datetime, cascade: bool = False) -> None:
+    def delete(self, identifier: str, now: datetime, cascade: bool = False) -> type[VxDataError] | None:
+        """Close a resource; return the error that tells of orphans which are left further down."""
         if self.live(identifier) is None:
             raise Refused(NotFoundError)
         if self.children([identifier]) and not cascade:
             raise Refused(InvalidInputError)
         for doomed in {identifier} | (self.descendants([identifier]) if cascade else set()):
             self.close(doomed, self.earliest(doomed, now))
+        return ConflictError if self.descendants([identifier]) else None
 
     def close(self, identifier: str, at: datetime) -> None:
         self.past[identifier][-1] = replace(self.past[identifier][-1], valid_to=at)
 
-    def upsert(self, args: Upsert, now: datetime) -> Counts:
-        """Do the rows one by one on a copy, and take it over if nothing forbids it."""
+    def upsert(self, args: Upsert, now: datetime) -> Counts | type[VxDataError]:
+        """Do the rows one by one on a copy, and take it over if nothing forbids it; see `delete` for the error."""
         at, draft, counts = args.valid_from or now, self.copy(), Counts()
         if at > now:
             raise Refused(InvalidInputError)
@@ -217,8 +219,9 @@ class Model:
             draft._close_lacking(self, args, datasources, at, counts)
         if counts.rejected and args.on_invalid == "fail":
             raise Refused(InvalidInputError)
+        doomed = {i for i in self.live_of(args.type_name) if draft.live(i) is None}
         self.past = draft.past
-        return counts
+        return ConflictError if self.descendants(doomed) else counts
 
     def datasource_of(self, identifier: str) -> str | None:
         version = self.live(identifier)

@@ -129,6 +129,6 @@ def refuse_left_behind(view: View, spec: TableSpec, deleted: pl.Series) -> None:
     names = pl.concat(left).sort() if left else pl.Series(dtype=pl.String)
     if len(names):
         raise ConflictError(
-            f"{name_some(deleted, 3)}: deleted, but descendants came at the same time: {name_some(names)}. Delete them, "
+            f"{name_some(deleted, 3)}: deleted, but descendants came meanwhile: {name_some(names)}. Delete them, "
             "or create their parents again."
         )

@@ -1,0 +1,117 @@
+"""Rules of the protocol, each with the patch that takes it out: a test that cannot fail proves nothing.
+
+Each patch replaces one small thing of the product, and the test that guards the rule must then see the bad outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import deltalake
+import polars as pl
+import pytest
+
+from vxdata.catalog.types import INSTANT
+from vxdata.lake import commit, delete, scd2, table, write
+from vxdata.lake.log import LogEntry
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _own_commit(patch: pytest.MonkeyPatch) -> None:
+    """Step (a): nobody recognises a log entry as its own."""
+    patch.setattr(LogEntry, "commit_id", None)
+
+
+def _premises(patch: pytest.MonkeyPatch) -> None:
+    """Step (b): what others changed never matters."""
+    patch.setattr(commit, "_breaks", lambda *_: False)
+
+
+def _same_files(patch: pytest.MonkeyPatch) -> None:
+    """Step (d): every lost race is planned again."""
+    patch.setattr(commit._Put, "_is_stale", lambda *_: True)
+
+
+def _missing_entry(patch: pytest.MonkeyPatch) -> None:
+    """A log entry that is missing is taken for one without content."""
+    read = commit.read_entry
+
+    def read_or_make_up(store: Any, namespace: str, version: int) -> LogEntry:
+        return read(store, namespace, version) or LogEntry(version, {}, None, None, (), (), False, False)
+
+    patch.setattr(commit, "read_entry", read_or_make_up)
+
+
+def _no_retries(patch: pytest.MonkeyPatch) -> None:
+    """deltalake's own retries, 15 of them, in place of none."""
+    original = deltalake.CommitProperties
+    patch.setattr(deltalake, "CommitProperties", lambda max_commit_retries, **rest: original(**rest))
+
+
+def _incarnation(patch: pytest.MonkeyPatch) -> None:
+    """An update does not look whether the resource was made anew."""
+    read = write.read_current
+
+    def without_created_at(*args: Any) -> pl.DataFrame:
+        return read(*args).with_columns(created_at=pl.datetime(2020, 1, 1, time_unit="us", time_zone="UTC"))
+
+    patch.setattr(write, "read_current", without_created_at)
+
+
+def _orphans(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks, after a commit, for children without a parent."""
+    patch.setattr(write, "refuse_orphans", lambda *_: None)
+    for module in (write, delete):
+        patch.setattr(module, "refuse_left_behind", lambda *_: None)
+
+
+def _later_valid_from(patch: pytest.MonkeyPatch) -> None:
+    """W2: the clock alone says when a version begins."""
+    patch.setattr(scd2, "next_valid_from", lambda planned, last: pl.lit(planned, INSTANT))
+
+
+def _created_at(patch: pytest.MonkeyPatch) -> None:
+    """W4: each version is created anew."""
+    original = scd2.next_rows
+    created = pl.col("valid_from").alias("created_at")
+    patch.setattr(scd2, "next_rows", lambda *args: original(*args).with_columns(created))
+
+
+def _tombstones_close(patch: pytest.MonkeyPatch) -> None:
+    """R1: a tombstone is not counted among the closings."""
+    per_file = table._closings_per_file
+
+    def living(snapshot: Any, files: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        dead = snapshot.collect(snapshot.rows_of(files).filter("is_deleted").select("identifier", "valid_from"))
+        found = per_file(snapshot, files)
+        return {key: rows.join(dead, on=["identifier", "valid_from"], how="anti") for key, rows in found.items()}
+
+    patch.setattr(table, "_closings_per_file", living)
+
+
+def _closings_have_begun(patch: pytest.MonkeyPatch) -> None:
+    """R3: as of T, closings later than T count too."""
+    original = scd2.as_of
+
+    def as_of(rows: pl.LazyFrame, closings: pl.LazyFrame | None, instant: Any) -> pl.LazyFrame:
+        seen = original(rows, None, instant)
+        return seen if closings is None else scd2.without_closed(seen, closings)
+
+    patch.setattr(scd2, "as_of", as_of)
+
+
+RULES: dict[str, Patch] = {
+    "own commit": _own_commit,
+    "premises": _premises,
+    "same files": _same_files,
+    "missing entry": _missing_entry,
+    "no retries": _no_retries,
+    "incarnation": _incarnation,
+    "orphans": _orphans,
+    "later valid_from": _later_valid_from,
+    "created_at": _created_at,
+    "tombstones close": _tombstones_close,
+    "closings have begun": _closings_have_begun,
+}
