@@ -162,8 +162,8 @@ def _explained(error: InvalidInputError, release: IdcRelease, valid_from: dateti
     if _HAS_CHILDREN in words:
         found = words.partition(" Delete them")[0]
         return InvalidInputError(
-            f"{name} lacks what other data of the lake hangs on. {found} Delete these, then run the same command again; "
-            "what is new and what changed is loaded."
+            f"{name} lacks what other data of the lake hangs on. {found} Delete these, then run the same command "
+            "again. What is new and what changed is loaded."
         )
     if valid_from is None or _LATE not in words:
         return error

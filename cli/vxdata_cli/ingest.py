@@ -50,7 +50,8 @@ def ingest_idc(
 
     Only what changed is written, and running it again writes nothing. What the
     release lacks is closed, but its history stays: in the named collections,
-    else in all that came from IDC. Other datasources are never touched.
+    else in all that came from IDC. Other datasources are never touched: keep
+    patients, studies and volumes of your own in one of your own.
     """
     from vxdata.sdk import Client
     from vxdata.sources.idc import find_release

@@ -13,18 +13,22 @@ import polars as pl
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.expr.literals import to_literal
+from vxdata.expr.select import Select
 from vxdata.expr.tree import (
     And,
     Compare,
     EqMissing,
     HasAncestor,
+    InSelect,
     IsIn,
     IsNull,
     Node,
     Not,
     Or,
     Overlaps,
+    OverlapsSelect,
     Predicate,
+    Quantified,
     Text,
 )
 from vxdata.schemas.identifiers import check_identifier, type_of
@@ -62,6 +66,17 @@ def bind(predicate: Predicate, spec: TableSpec) -> Node:
             return _bind_text(spec, node)
         case Overlaps(column, values):
             return Overlaps(column, _elements(spec, column, values))
+        case InSelect(column, select):
+            _refuse_list(spec, column)
+            _refuse_mismatch(column, column_type(spec, column), select)
+            return node
+        case OverlapsSelect(column, select):
+            _refuse_mismatch(column, _element_type(spec, column), select)
+            return node
+        case Quantified(column, operator, _, select):
+            _refuse_unordered(column, operator, column_type(spec, column))
+            _refuse_mismatch(column, column_type(spec, column), select)
+            return node
         case _:
             assert_never(node)
 
@@ -94,9 +109,7 @@ def _with_type(column: str, value: str) -> str:
 
 
 def _bind_is_in(spec: TableSpec, column: str, values: tuple[Any, ...]) -> IsIn:
-    dtype = column_type(spec, column)
-    if isinstance(dtype, pl.List):
-        raise InvalidInputError(f"F.{column} is a list; write F.{column}.contains_any([...]).")
+    _refuse_list(spec, column)
     return IsIn(column, tuple(_literal(spec, column, value) for value in values if value is not None))
 
 
@@ -112,11 +125,33 @@ def _bind_text(spec: TableSpec, node: Text) -> Node:
 
 
 def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    inner = _element_type(spec, column)
+    return tuple(to_literal(column, inner, value) for value in values if value is not None)
+
+
+def _element_type(spec: TableSpec, column: str) -> pl.DataType:
     dtype = column_type(spec, column)
     if not isinstance(dtype, pl.List):
         raise InvalidInputError(f"F.{column} is no list; write F.{column}.is_in([...]).")
-    inner = dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
-    return tuple(to_literal(column, inner, value) for value in values if value is not None)
+    return dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
+
+
+def _refuse_list(spec: TableSpec, column: str) -> None:
+    if isinstance(column_type(spec, column), pl.List):
+        raise InvalidInputError(f"F.{column} is a list; write F.{column}.contains_any([...]).")
+
+
+def _refuse_unordered(column: str, operator: str, dtype: pl.DataType) -> None:
+    if isinstance(dtype, (pl.List, pl.Struct, pl.Boolean, pl.Binary)):
+        raise InvalidInputError(f"F.{column} {operator} ...: {dtype} has no order.")
+
+
+def _refuse_mismatch(column: str, dtype: pl.DataType, select: Select) -> None:
+    """Refuse a subquery whose values never compare with the column; numbers compare with numbers."""
+    (name,) = select.columns or ("",)
+    found = select.spec.visible[name]
+    if found != dtype and not (found.is_numeric() and dtype.is_numeric()):
+        raise InvalidInputError(f"F.{column} is {dtype}, but the subquery's {name!r} is {found}.")
 
 
 def _bind_ancestor(identifier: str, spec: TableSpec) -> Node:

@@ -5,22 +5,27 @@ F.volume_type == "T2"
 """
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
 import polars as pl
 
 from vxdata.errors import InvalidInputError
+from vxdata.expr.select import HasSelect
 from vxdata.expr.tree import (
     And,
     Compare,
     ComparisonOperator,
     EqMissing,
     HasAncestor,
+    InSelect,
     IsIn,
     IsNull,
     Not,
     Overlaps,
+    OverlapsSelect,
     Predicate,
+    Quantified,
     Text,
     TextOperator,
 )
@@ -28,6 +33,44 @@ from vxdata.expr.tree import (
 
 class _NoFieldError(InvalidInputError, AttributeError):
     """A name that `F` refuses; an `AttributeError` too, so that introspection works."""
+
+
+@dataclass(frozen=True)
+class Quantifier:
+    """What `ANY(subquery)` and `ALL(subquery)` return; it stands on the right of `>`, `>=`, `<`, `<=`."""
+
+    word: Literal["ANY", "ALL"]
+    query: HasSelect
+
+
+def ANY(subquery: HasSelect) -> Quantifier:  # noqa: N802  # SQL's own word
+    """Stand for at least one value of a subquery on the right of a comparison.
+
+    `F.b_value > ANY(client.volumes.query().select("b_value"))`
+
+    Nulls among the values are ignored; ANY of nothing is false.
+    """
+    return Quantifier("ANY", _subquery("ANY", subquery))
+
+
+def ALL(subquery: HasSelect) -> Quantifier:  # noqa: N802  # SQL's own word
+    """Stand for every value of a subquery on the right of a comparison.
+
+    `F.b_value < ALL(client.volumes.query().select("b_value"))`
+
+    Nulls among the values are ignored; ALL of nothing is true for every row.
+    """
+    return Quantifier("ALL", _subquery("ALL", subquery))
+
+
+def _subquery(where: str, value: Any) -> HasSelect:
+    if not isinstance(value, HasSelect):
+        raise InvalidInputError(
+            f"{where}({value!r}): a subquery is expected, such as client.volumes.query().select('b_value')."
+        )
+    if len(value.as_select().columns or ()) != 1:
+        raise InvalidInputError(f"{where}: a subquery has exactly one column; end it with .select('...').")
+    return value
 
 
 class Field:
@@ -47,11 +90,22 @@ class Field:
                 f"F.{self._name} {operator} F.{other._name}: a field compares with a value, not with another field; "
                 "collect and compare the two columns in Polars."
             )
+        if isinstance(other, Quantifier):
+            return self._quantified(operator, other)
+        if isinstance(other, HasSelect):
+            raise InvalidInputError(f"F.{self._name} {operator} <query>: write ANY(...), ALL(...) or .is_in(...).")
         if other is None:
             raise InvalidInputError(
                 f"F.{self._name} {operator} None is never true; write .is_null() or .is_not_null()."
             )
         return Compare(self._name, operator, other)
+
+    def _quantified(self, operator: ComparisonOperator, quantifier: Quantifier) -> Predicate:
+        if operator in ("==", "!="):
+            raise InvalidInputError(
+                f"F.{self._name} {operator} {quantifier.word}(...): write F.{self._name}.is_in(...) or its negation."
+            )
+        return Quantified(self._name, operator, quantifier.word, quantifier.query.as_select())
 
     def __eq__(self, other: object) -> Predicate:  # type: ignore[override]
         """Equal; `== None` means is null."""
@@ -103,7 +157,9 @@ class Field:
         return Not(EqMissing(self._name, value))
 
     def is_in(self, values: Any) -> Predicate:
-        """Whether the value is one of a list, tuple, set or Series; nulls among them are ignored."""
+        """Whether the value is one of a list, tuple, set, Series or subquery; nulls among them are ignored."""
+        if isinstance(values, HasSelect):
+            return InSelect(self._name, _subquery(f"F.{self._name}.is_in", values).as_select())
         return IsIn(self._name, _values(f"F.{self._name}.is_in", values))
 
     def between(self, low: Any, high: Any) -> Predicate:
@@ -138,7 +194,9 @@ class Field:
         return self._text("endswith", text)
 
     def contains_any(self, values: Any) -> Predicate:
-        """Whether a list column holds any of these values; nulls on either side are ignored."""
+        """Whether a list column holds any of these values (or of a subquery's); nulls on either side are ignored."""
+        if isinstance(values, HasSelect):
+            return OverlapsSelect(self._name, _subquery(f"F.{self._name}.contains_any", values).as_select())
         return Overlaps(self._name, _values(f"F.{self._name}.contains_any", values))
 
 

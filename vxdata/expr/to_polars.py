@@ -10,37 +10,44 @@ import polars as pl
 from vxdata.expr.tree import (
     And,
     Compare,
+    ComparisonOperator,
     EqMissing,
     HasAncestor,
+    InSelect,
     IsIn,
     IsNull,
     Node,
     Not,
     Or,
     Overlaps,
+    OverlapsSelect,
+    Quantified,
+    SubqueryNode,
     Text,
 )
 
 _COMPARISONS = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
-def to_polars(node: Node, columns: Mapping[str, pl.DataType]) -> pl.Expr:
+def to_polars(
+    node: Node, columns: Mapping[str, pl.DataType], answers: Mapping[SubqueryNode, pl.Expr] | None = None
+) -> pl.Expr:
     """Return the expression of a bound predicate.
 
     Args:
         node: the predicate, bound to the table.
         columns: the table's columns and types.
+        answers: for each node that holds a subquery, the expression that answers it; the plan has joined it in.
     """
     match node:
         case And(parts):
-            return reduce(and_, (to_polars(part, columns) for part in parts))  # type: ignore[arg-type]
+            return reduce(and_, (to_polars(part, columns, answers) for part in parts))  # type: ignore[arg-type]
         case Or(parts):
-            return reduce(or_, (to_polars(part, columns) for part in parts))  # type: ignore[arg-type]
+            return reduce(or_, (to_polars(part, columns, answers) for part in parts))  # type: ignore[arg-type]
         case Not(part):
-            return ~to_polars(part, columns)  # type: ignore[arg-type]
+            return ~to_polars(part, columns, answers)  # type: ignore[arg-type]
         case Compare(column, operator, value):
-            result: pl.Expr = _COMPARISONS[operator](pl.col(column), _lit(value, columns[column]))
-            return result
+            return compare(operator, pl.col(column), _lit(value, columns[column]))
         case EqMissing(column, value):
             return pl.col(column).eq_missing(_lit(value, columns[column]))
         case IsNull(column):
@@ -53,8 +60,16 @@ def to_polars(node: Node, columns: Mapping[str, pl.DataType]) -> pl.Expr:
             return _overlaps(column, values)
         case HasAncestor(identifier):
             return pl.col("ancestors").list.contains(identifier)
+        case InSelect() | OverlapsSelect() | Quantified():
+            return (answers or {})[node]
         case _:
             assert_never(node)
+
+
+def compare(operator: ComparisonOperator, left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    """Return left <operator> right."""
+    result: pl.Expr = _COMPARISONS[operator](left, right)
+    return result
 
 
 def _lit(value: Any, dtype: pl.DataType) -> pl.Expr:

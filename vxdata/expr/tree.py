@@ -7,10 +7,12 @@ negation.
 Source: design of record, section 4.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from vxdata.errors import InvalidInputError
+from vxdata.expr.select import Select
 
 ComparisonOperator = Literal["==", "!=", "<", "<=", ">", ">="]
 TextOperator = Literal["contains", "startswith", "endswith"]
@@ -109,6 +111,32 @@ class HasAncestor(Predicate):
 
 
 @dataclass(frozen=True, slots=True)
+class InSelect(Predicate):
+    """Whether the column is among the values of a subquery; nulls among them are ignored."""
+
+    column: str
+    select: Select
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapsSelect(Predicate):
+    """Whether a list column holds any value of a subquery; nulls on either side are ignored."""
+
+    column: str
+    select: Select
+
+
+@dataclass(frozen=True, slots=True)
+class Quantified(Predicate):
+    """column <operator> ANY or ALL of a subquery's values; nulls among them are ignored."""
+
+    column: str
+    operator: ComparisonOperator
+    quantifier: Literal["ANY", "ALL"]
+    select: Select
+
+
+@dataclass(frozen=True, slots=True)
 class And(Predicate):
     """All parts."""
 
@@ -129,5 +157,53 @@ class Not(Predicate):
     part: Predicate
 
 
-Node = Compare | EqMissing | IsNull | IsIn | Text | Overlaps | HasAncestor | And | Or | Not
+Node = (
+    Compare
+    | EqMissing
+    | IsNull
+    | IsIn
+    | Text
+    | Overlaps
+    | HasAncestor
+    | InSelect
+    | OverlapsSelect
+    | Quantified
+    | And
+    | Or
+    | Not
+)
 """Every node that exists, so that a `match` over it can be checked for completeness."""
+
+SubqueryNode = InSelect | OverlapsSelect | Quantified
+
+
+def leaves(node: Node) -> "Iterator[Node]":
+    """Return the nodes of a predicate that hold no other node, from left to right."""
+    match node:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from leaves(cast("Node", part))
+        case Not(part):
+            yield from leaves(cast("Node", part))
+        case _:
+            yield node
+
+
+def conjuncts(node: Node) -> "Iterator[Node]":
+    """Return the parts that a predicate ANDs together at its top."""
+    if isinstance(node, And):
+        for part in node.parts:
+            yield from conjuncts(cast("Node", part))
+    else:
+        yield node
+
+
+def columns_of(node: Node) -> set[str]:
+    """Return the columns that a predicate reads, without those of its subqueries."""
+    return {"ancestors" if isinstance(leaf, HasAncestor) else cast("Any", leaf).column for leaf in leaves(node)}
+
+
+def subqueries_of(node: Node) -> "list[SubqueryNode]":
+    """Return the nodes of a predicate that hold a subquery, each once."""
+    found = [leaf for leaf in leaves(node) if isinstance(leaf, (InSelect, OverlapsSelect, Quantified))]
+    return list(dict.fromkeys(found))

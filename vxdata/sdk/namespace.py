@@ -8,6 +8,7 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.expr.select import Select
 from vxdata.lake import delete as deletes
 from vxdata.lake import scd2, write
 from vxdata.lake.delete import DeleteReport
@@ -201,7 +202,7 @@ class Namespace(Resources[ResponseT]):
 
     def query(self) -> Query[ResponseT]:
         """Return a query over all resources of this type."""
-        return Query(self._session, self._spec)
+        return Query(self._session, Select(self._session.lake.store.uri, self._spec))
 
     def upsert(
         self,

@@ -1,0 +1,158 @@
+"""From a query as a value to one lazy plan: scan, closings, filters, subqueries as joins, sort, limit, columns.
+
+All of a plan reads one version of each table: the view is steady. A subquery that is a filter by itself becomes a
+semi-join; one inside OR or NOT becomes a column that answers it row by row, with three-valued logic. `ANY` and `ALL`
+become an aggregate of one row.
+
+Source: design of record, section 4.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import and_
+
+import polars as pl
+
+from vxdata.expr.select import Select
+from vxdata.expr.to_polars import compare, to_polars
+from vxdata.expr.tree import (
+    InSelect,
+    Node,
+    OverlapsSelect,
+    Quantified,
+    SubqueryNode,
+    columns_of,
+    conjuncts,
+    subqueries_of,
+)
+from vxdata.lake.lake import View
+from vxdata.lake.snapshot import Snapshot
+
+_ROW_KEY = ("identifier", "valid_from")
+
+
+def plan_select(select: Select, view: View, instant: datetime | None) -> pl.LazyFrame:
+    """Return the lazy plan of a query.
+
+    Args:
+        select: the query.
+        view: a steady view of the lake.
+        instant: the client's own as-of instant; the query's comes first.
+    """
+    rows = plan_rows(select, view, instant)
+    if select.sort:
+        names, flags = zip(*select.sort, strict=True)
+        rows = rows.sort(names, descending=flags, nulls_last=True)
+    if select.limit is not None:
+        rows = rows.limit(select.limit)
+    return rows.select(select.columns or list(select.spec.visible))
+
+
+def plan_rows(select: Select, view: View, instant: datetime | None) -> pl.LazyFrame:
+    """Return the rows that the filters keep, with all columns."""
+    at = select.instant or instant
+    parts = split_filters(select)
+    rows = _scan(view.snapshot(select.spec), select, at, _all(parts.pushed, select))
+    after = _all(parts.derived, select)
+    rows = rows if after is None else rows.filter(after)
+    return reduce(lambda kept, node: _keep(kept, node, select, view, at), parts.joined, rows)
+
+
+@dataclass(frozen=True)
+class FilterParts:
+    """The filters of a query by what they need.
+
+    Attributes:
+        pushed: go down to the files.
+        derived: on `valid_to`, which is derived; applied to the derived ends.
+        joined: hold subqueries.
+    """
+
+    pushed: tuple[Node, ...]
+    derived: tuple[Node, ...]
+    joined: tuple[Node, ...]
+
+
+def split_filters(select: Select) -> FilterParts:
+    """Split the conjuncts of a query's filters by what they need."""
+    nodes = [part for node in select.filters for part in conjuncts(node)]
+    joined = tuple(node for node in nodes if subqueries_of(node))
+    derived = tuple(node for node in nodes if node not in joined and "valid_to" in columns_of(node))
+    return FilterParts(tuple(node for node in nodes if node not in joined + derived), derived, joined)
+
+
+def _scan(snapshot: Snapshot, select: Select, at: datetime | None, where: pl.Expr | None) -> pl.LazyFrame:
+    if select.all_versions:
+        return snapshot.versions(at, where)
+    return snapshot.current(where) if at is None else snapshot.as_of(at, where)
+
+
+def _all(nodes: Iterable[Node], select: Select) -> pl.Expr | None:
+    expressions = [to_polars(node, select.spec.columns) for node in nodes]
+    return reduce(and_, expressions) if expressions else None
+
+
+def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
+    """Keep the rows for which a predicate with subqueries is true."""
+    if isinstance(node, InSelect):
+        key, values = _comparable(node, select, _values(node.select, view, at))
+        return rows.join(values, left_on=key, right_on="_value", how="semi")
+    answers: dict[SubqueryNode, pl.Expr] = {}
+    columns = rows.collect_schema().names()
+    for number, subquery in enumerate(subqueries_of(node)):
+        values = _values(subquery.select, view, at)
+        rows, answers[subquery] = _answered(rows, subquery, select, values, f":{number}")
+    return rows.filter(to_polars(node, select.spec.columns, answers)).select(columns)
+
+
+def _values(select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
+    """Return the values of a subquery as the column `_value`, without nulls."""
+    (name,) = select.columns or ("",)
+    return plan_select(select, view, at).select(pl.col(name).alias("_value")).drop_nulls()
+
+
+def _comparable(node: InSelect | Quantified, select: Select, values: pl.LazyFrame) -> tuple[pl.Expr, pl.LazyFrame]:
+    """Return the column and the values as one type: an int and a float compare as floats."""
+    (name,) = node.select.columns or ("",)
+    mine, theirs = select.spec.visible[node.column], node.select.spec.visible[name]
+    if mine == theirs:
+        return pl.col(node.column), values
+    return pl.col(node.column).cast(pl.Float64), values.with_columns(pl.col("_value").cast(pl.Float64))
+
+
+def _answered(
+    rows: pl.LazyFrame, node: SubqueryNode, select: Select, values: pl.LazyFrame, mark: str
+) -> tuple[pl.LazyFrame, pl.Expr]:
+    """Join the answer to a subquery to the rows; return them and the expression that reads it."""
+    match node:
+        case Quantified():
+            return _quantified(rows, node, select, values, mark)
+        case InSelect():
+            key, values = _comparable(node, select, values)
+            found = values.unique().with_columns(pl.lit(True).alias(mark))
+            marked = rows.join(found, left_on=key, right_on="_value", how="left", maintain_order="left")
+        case OverlapsSelect():
+            elements = (
+                rows.select(*_ROW_KEY, pl.col(node.column).alias("_value")).explode("_value").drop_nulls("_value")
+            )
+            found = elements.join(values, on="_value", how="semi").select(*_ROW_KEY, pl.lit(True).alias(mark))
+            marked = rows.join(found.unique(), on=list(_ROW_KEY), how="left", maintain_order="left")
+    counted = marked.join(values.select(pl.len().alias(f"{mark}n")), how="cross")
+    is_empty = pl.col(f"{mark}n") == 0
+    unknown = pl.col(node.column).is_null()
+    answer = pl.when(is_empty).then(False).when(unknown).then(None).otherwise(pl.col(mark).is_not_null())
+    return counted, answer
+
+
+def _quantified(
+    rows: pl.LazyFrame, node: Quantified, select: Select, values: pl.LazyFrame, mark: str
+) -> tuple[pl.LazyFrame, pl.Expr]:
+    """X > ANY(v) is x > min(v), x > ALL(v) is x > max(v); of nothing ANY is false and ALL is true for every row."""
+    key, values = _comparable(node, select, values)
+    greater, is_any = node.operator in (">", ">="), node.quantifier == "ANY"
+    bound = pl.col("_value").min() if greater == is_any else pl.col("_value").max()
+    joined = rows.join(values.select(bound.alias(mark), pl.len().alias(f"{mark}n")), how="cross")
+    compared = compare(node.operator, key, pl.col(mark))
+    return joined, pl.when(pl.col(f"{mark}n") == 0).then(not is_any).otherwise(compared)
