@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -91,6 +92,10 @@ def test_the_answers_are_what_the_index_says(demo: tuple[Client, str], index: Pa
     check_answers(demo[1], index)
 
 
+def test_a_pipe_gets_no_colours(demo: tuple[Client, str]) -> None:
+    assert "\x1b" not in demo[1]
+
+
 def test_the_hint_at_the_end_works_when_pasted(demo: tuple[Client, str]) -> None:
     client, shown = demo
     code = shown[shown.index("    from vxdata.sdk import") :].partition("\n\n")[0]
@@ -133,13 +138,11 @@ def test_it_has_a_lake_of_its_own_in_the_data_folder(monkeypatch: pytest.MonkeyP
     assert not (home / "mine").exists()
 
 
-def test_a_new_index_updates_the_lake(tmp_path: Path, demo: tuple[Client, str], index: Path) -> None:
+def test_a_new_index_updates_the_lake(tmp_path: Path, demo: tuple[Client, str]) -> None:
+    client = Client(shutil.copytree(demo[0].uri, tmp_path / "demo"))
     rows = first_release().filter(pl.col("collection_id") != PROSTATE)
-    assert rows.height < first_release().height
-    uri = tmp_path / "demo"
-    for release in (index, write_release(tmp_path / "8", rows, 8)):
-        assert run("demo", "--uri", uri, "--index", release).returncode == 0
-    assert Client(uri).volumes.query().count() == rows.height
+    assert run("demo", "--uri", client.uri, "--index", write_release(tmp_path / "8", rows, 8)).returncode == 0
+    assert client.volumes.query().count() == rows.height < demo[0].volumes.query().count()
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:

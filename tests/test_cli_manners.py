@@ -174,7 +174,7 @@ def test_a_warning_of_the_library_is_a_note(tmp_path: Path) -> None:
 # ---- pipes and terminals
 
 
-@pytest.mark.parametrize("args", [["demo"], ["ingest", "idc", "--json"], ["--help"]])
+@pytest.mark.parametrize("args", [["ingest", "idc"], ["ingest", "idc", "--json"], ["--help"]])
 def test_a_closed_pipe_is_silent(tmp_path: Path, index: Path, args: list[str]) -> None:
     options = [] if "--help" in args else ["--uri", str(tmp_path / "lake"), "--index", str(index)]
     reader, writer = os.pipe()
@@ -182,11 +182,6 @@ def test_a_closed_pipe_is_silent(tmp_path: Path, index: Path, args: list[str]) -
     done = subprocess.run([*VXDATA, *args, *options], env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert done.stderr == b""
-
-
-def test_a_pipe_gets_no_colours(tmp_path: Path, index: Path) -> None:
-    done = run("demo", "--uri", tmp_path / "lake", "--index", index)
-    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_terminal_without_unicode_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: Path) -> None:

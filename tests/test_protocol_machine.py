@@ -6,13 +6,12 @@ and after the PUT, a clock that jumps, columns that appear, and history that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, ClassVar
 
-import polars as pl
 import pytest
 from deltalake import DeltaTable
 from deltalake.schema import Field as DeltaField
@@ -22,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.support import stepping
-from tests.support.model import FIELDS, Model, Refused, Row, Upsert, type_of
+from tests.support.comparison import compare, to_rows
+from tests.support.model import Model, Refused, Row, Upsert, type_of
 from tests.support.stepping import TICK, Clock, Puts, Step, Writer, lost_answer, lost_request, open_client
 from tests.support.wishes import (
     IDENTIFIERS,
@@ -47,10 +47,6 @@ from vxdata.sdk.namespace import Namespace
 
 CLIENTS = st.integers(0, 2)
 JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
-METADATA = (
-    *("identifier", "parent_identifier", "datasource_id", "patient_id", "study_id", "ancestors"),
-    *("valid_from", "valid_to", "created_at", "license"),
-)
 COUNTS = ("created", "updated", "unchanged", "deleted")
 Rows = list[Row]
 
@@ -92,7 +88,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.newer = Namespace(self.opened()._session, NewerPatient)
         self.pending: list[Pending] = []
         self.tokens: list[tuple[str, Model]] = []
-        self.steps = 0
+        self.steps, self.compared = 0, Model()
         self.puts.spare()
         line = [None, *(some[0] for some in IDENTIFIERS.values())]
         self.do_create(0, [{"identifier": i, "parent_identifier": parent} for parent, i in pairwise(line)])
@@ -116,7 +112,12 @@ class LakeMachine(RuleBasedStateMachine):
 
     # -- what users do
 
-    @rule(client=CLIENTS, data=st.data())
+    @rule(
+        client=CLIENTS, data=st.data(), kind=st.sampled_from(["create", "update", "delete", "upsert", "load_history"])
+    )
+    def write(self, client: int, data: st.DataObject, kind: str) -> None:
+        getattr(self, kind)(client, data)
+
     def create(self, client: int, data: st.DataObject) -> None:
         self.do_create(client, data.draw(some_resources(self.model)))
 
@@ -126,9 +127,8 @@ class LakeMachine(RuleBasedStateMachine):
             lambda model: model.create(rows, self.clock.now),
         )
 
-    @rule(client=CLIENTS, data=st.data(), version=st.sampled_from([None, -1, 0]))
-    def update(self, client: int, data: st.DataObject, version: int | None) -> None:
-        self.do_update(client, data.draw(known_to(self.model)), data, version)
+    def update(self, client: int, data: st.DataObject) -> None:
+        self.do_update(client, data.draw(known_to(self.model)), data, data.draw(st.sampled_from([None, -1, 0])))
 
     def do_update(self, client: int, identifier: str, data: st.DataObject, version: int | None) -> None:
         changes, expected = data.draw(changes_to(identifier)), self.began(identifier, version)
@@ -141,9 +141,8 @@ class LakeMachine(RuleBasedStateMachine):
         past = self.model.past.get(identifier)
         return past[version].valid_from if past and version is not None else None
 
-    @rule(client=CLIENTS, data=st.data(), cascade=st.booleans())
-    def delete(self, client: int, data: st.DataObject, cascade: bool) -> None:
-        self.do_delete(client, data.draw(known_to(self.model)), cascade)
+    def delete(self, client: int, data: st.DataObject) -> None:
+        self.do_delete(client, data.draw(known_to(self.model)), data.draw(st.booleans()))
 
     def do_delete(self, client: int, identifier: str, cascade: bool) -> None:
         self.agree(
@@ -151,19 +150,18 @@ class LakeMachine(RuleBasedStateMachine):
             lambda model: model.delete(identifier, self.clock.now, cascade),
         )
 
-    @rule(client=CLIENTS, type_name=type_names, data=st.data(), is_newer=st.booleans())
-    def upsert(self, client: int, type_name: str, data: st.DataObject, is_newer: bool) -> None:
-        if is_newer:
+    def upsert(self, client: int, data: st.DataObject) -> None:
+        if data.draw(st.integers(0, 3)) == 0:
             self.do_upsert(self.newer, data.draw(upserts(self.model, "patient", NEWER)))
         else:
-            self.do_upsert(self.namespace(client, type_name), data.draw(upserts(self.model, type_name)))
+            wish = data.draw(type_names.flatmap(lambda name: upserts(self.model, name)))
+            self.do_upsert(self.namespace(client, wish.type_name), wish)
 
-    @rule(client=CLIENTS, type_name=type_names, data=st.data(), offset=st.sampled_from([timedelta(0), *JUMPS]))
-    def load_history(self, client: int, type_name: str, data: st.DataObject, offset: timedelta) -> None:
-        instants = [self.clock.now + offset, *self.model.instants()]
-        wish = data.draw(upserts(self.model, type_name))
+    def load_history(self, client: int, data: st.DataObject) -> None:
+        wish = data.draw(type_names.flatmap(lambda name: upserts(self.model, name)))
+        instants = [self.clock.now, *(self.clock.now + by for by in JUMPS), *self.model.instants()]
         dated = replace(wish, valid_from=data.draw(st.sampled_from(instants)), cascade=False)
-        self.do_upsert(self.namespace(client, type_name), dated)
+        self.do_upsert(self.namespace(client, wish.type_name), dated)
 
     def namespace(self, client: int, type_name: str) -> Namespace[Any]:
         return getattr(self.clients[client], NAMESPACES[type_name])  # type: ignore[no-any-return]
@@ -178,16 +176,16 @@ class LakeMachine(RuleBasedStateMachine):
             assert [getattr(report, name) for name in COUNTS] == [getattr(counts, name) for name in COUNTS]
             assert set(report.rejected["identifier"]) == counts.rejected
 
-    @rule(client=CLIENTS, type_name=type_names)
-    def write_back_what_was_read(self, client: int, type_name: str) -> None:
+    @rule(client=CLIENTS, type_name=type_names, takes_snapshot=st.booleans())
+    def read(self, client: int, type_name: str, takes_snapshot: bool) -> None:
+        """Take a snapshot for later, or write back what was read, which changes nothing."""
+        if takes_snapshot:
+            self.tokens.append((self.clients[client].snapshot().token, self.model.copy()))
+            return
         namespace, entries = self.namespace(client, type_name), self.puts.entries
         report = namespace.upsert(namespace.query().collect(), missing="delete")
         assert [getattr(report, name) for name in COUNTS] == [0, 0, len(self.model.live_of(type_name)), 0]
         assert self.puts.entries == entries
-
-    @rule(client=CLIENTS)
-    def take_a_snapshot(self, client: int) -> None:
-        self.tokens.append((self.clients[client].snapshot().token, self.model.copy()))
 
     # -- writers that are stepped by hand
 
@@ -195,15 +193,15 @@ class LakeMachine(RuleBasedStateMachine):
     def race(self, client: int, data: st.DataObject, stops: int) -> None:
         """Begin a write, let others do something to the same resource or its parent meanwhile, and perhaps go on."""
         if len(self.pending) > 1:
-            self.finish(0)
+            self.finish(self.pending[0])
         pending = data.draw(st.sampled_from([self.begun_create, self.begun_update, self.begun_delete]))(client, data)
         self.pending.append(pending)
         for _ in range(stops):
             if pending in self.pending:
                 self.move(pending)
         self.rival(data.draw(CLIENTS), pending.identifier, data)
-        if pending in self.pending and data.draw(st.booleans()):
-            self.finish(self.pending.index(pending))
+        if data.draw(st.booleans()):
+            self.finish(pending)
 
     def rival(self, client: int, identifier: str, data: st.DataObject) -> None:
         live = self.model.live(identifier)
@@ -258,21 +256,20 @@ class LakeMachine(RuleBasedStateMachine):
         return Pending(writer, identifier, lambda model, now: model.delete(identifier, now), land)
 
     @precondition(lambda self: self.pending)
-    @rule(index=st.integers(0, 1))
-    def step(self, index: int) -> None:
-        self.move(self.pending[index % len(self.pending)])
+    @rule(index=st.integers(0, 1), how=st.sampled_from(["step", "step", "finish", "kill"]))
+    def go_on(self, index: int, how: str) -> None:
+        getattr(self, how)(self.pending[index % len(self.pending)])
 
-    @precondition(lambda self: self.pending)
-    @rule(index=st.integers(0, 1))
-    def finish(self, index: int) -> None:
-        pending = self.pending[index % len(self.pending)]
+    def step(self, pending: Pending) -> None:
+        self.move(pending)
+
+    def finish(self, pending: Pending) -> None:
         while pending in self.pending:
             self.move(pending)
 
-    @precondition(lambda self: self.pending)
-    @rule(index=st.integers(0, 1))
-    def kill(self, index: int) -> None:
-        self.pending.pop(index % len(self.pending)).writer.kill()
+    def kill(self, pending: Pending) -> None:
+        self.pending.remove(pending)
+        pending.writer.kill()
 
     def move(self, pending: Pending) -> None:
         """Let a writer run to its next stop, and take over into the model what landed meanwhile."""
@@ -320,19 +317,18 @@ class LakeMachine(RuleBasedStateMachine):
 
     # -- what befalls them
 
-    @rule(by=st.sampled_from(JUMPS))
-    def turn_the_clock(self, by: timedelta) -> None:
+    @rule(by=st.sampled_from(JUMPS), fault=st.sampled_from([None, None, lost_answer, lost_request]))
+    def disturb(self, by: timedelta, fault: stepping.Fault | None) -> None:
+        """Turn the clock, and perhaps strike the next PUT."""
         self.clock.turn(by)
-
-    @rule(fault=st.sampled_from([lost_answer, lost_request]))
-    def strike_the_next_put(self, fault: stepping.Fault) -> None:
-        self.puts.strike(fault)
+        if fault is not None:
+            self.puts.strike(fault)
 
     @rule(client=CLIENTS, type_name=type_names, has_column=st.booleans())
     def reopen(self, client: int, type_name: str, has_column: bool) -> None:
         """Start a client anew, perhaps after somebody else gave a table a column of their own."""
         self.clients[client] = self.opened()
-        if has_column and self.model.past.keys() & set(IDENTIFIERS[type_name]):
+        if has_column:
             store = self.clients[0]._session.lake.store
             table = DeltaTable(store.url(NAMESPACES[type_name]), storage_options=store.delta_options())
             table.alter.add_columns(DeltaField(f"note_{table.version()}", PrimitiveType("string")))
@@ -343,22 +339,13 @@ class LakeMachine(RuleBasedStateMachine):
     def all_that_can_be_seen_is_as_in_the_model(self) -> None:
         self.steps += 1
         instants = self.model.instants()
-        some = {instants[-1], instants[self.steps * 7 % len(instants)]}
-        self.compare(self.clients[self.steps % 3], self.model, some)
+        if self.model is not self.compared or self.steps % 3 == 0:
+            some = {instants[-1], instants[self.steps * 7 % len(instants)]}
+            compare(self.clients[self.steps % 3], self.model, some)
+            self.compared = self.model
         if self.tokens and self.steps % 3 == 0:
             token, model = self.tokens[self.steps // 3 % len(self.tokens)]
-            self.compare(Client(self.uri, snapshot=token), model, instants[-1:])
-
-    def compare(self, client: Client, model: Model, instants: Iterable[datetime]) -> None:
-        """Compare current states, all versions and states as of some instants, for each type."""
-        wanted: list[tuple[Any, Rows]] = []
-        for name, namespace in NAMESPACES.items():
-            query = getattr(client, namespace).query()
-            wanted += [(query, model.current(name)), (query.versions(), model.versions(name))]
-            wanted += [(query.as_of(at), model.as_of(name, at)) for at in instants]
-        for (query, rows), frame in zip(wanted, pl.collect_all([q.lazy() for q, _ in wanted]), strict=True):
-            assert to_rows(frame) == [without(r, NEWER) for r in rows], query
-            refuse_overlaps(frame)
+            compare(Client(self.uri, snapshot=token), model, instants[-1:])
 
     @precondition(lambda self: self.steps % 2)
     @invariant()
@@ -382,9 +369,9 @@ class LakeMachine(RuleBasedStateMachine):
         for pending in self.pending:
             pending.writer.kill()
         self.puts.spare()
-        self.compare(self.opened(), self.model, self.model.instants())
+        compare(self.opened(), self.model, self.model.instants())
         for token, model in self.tokens:
-            self.compare(Client(self.uri, snapshot=token), model, model.instants())
+            compare(Client(self.uri, snapshot=token), model, model.instants())
 
 
 def error_of(call: Callable[[], Any]) -> type[VxDataError] | None:
@@ -394,26 +381,6 @@ def error_of(call: Callable[[], Any]) -> type[VxDataError] | None:
     except VxDataError as error:
         return type(error)
     return None
-
-
-def to_rows(frame: pl.DataFrame) -> Rows:
-    """Return the rows of an answer as the model has them: without the fields that it does not know."""
-    known = {*METADATA, *(name for fields in FIELDS.values() for name in fields)}
-    return frame.select(name for name in frame.columns if name in known).sort("identifier", "valid_from").to_dicts()
-
-
-def without(r: Row, names: tuple[str, ...]) -> Row:
-    """Return a row without some columns."""
-    return {name: value for name, value in r.items() if name not in names}
-
-
-def refuse_overlaps(frame: pl.DataFrame) -> None:
-    """Check, without the model, that versions are half-open and disjoint, and that the last one alone may be open."""
-    following = pl.col("valid_from").shift(-1).over("identifier", order_by="valid_from")
-    ends = frame.select("valid_from", "valid_to", following=following)
-    assert ends.filter(pl.col("valid_to") <= pl.col("valid_from")).is_empty()
-    assert ends.filter(pl.col("following") < pl.col("valid_to")).is_empty()
-    assert ends.filter(pl.col("following").is_not_null() & pl.col("valid_to").is_null()).is_empty()
 
 
 @pytest.fixture

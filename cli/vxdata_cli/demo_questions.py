@@ -15,13 +15,13 @@ def prostate_mri(client: Client) -> pl.DataFrame:
     prostate = (
         client.datasources.query()
         .filter(F.tumor_locations.contains("Prostate"))
-        .collect()
+        .select("identifier")
     )
     return (
         client.volumes.query()
         .filter(
             F.modality == "MR",
-            F.datasource_id.is_in(prostate["identifier"]),
+            F.datasource_id.is_in(prostate),  # a subquery
         )
         .lazy()  # from here on it is Polars
         .group_by("datasource_id")
@@ -42,13 +42,12 @@ def segmented_axial_t2(client: Client) -> pl.DataFrame:
         client.volumes.query()
         .filter(F.analysis_result == "prostatex_seg_zones")
         .select("patient_id")
-        .collect()
     )
     return (
         client.volumes.query()
         .filter(
             has_ancestor("datasource/prostatex"),
-            F.patient_id.is_in(segmented["patient_id"]),
+            F.patient_id.is_in(segmented),
             F.series_description.startswith("t2_tse_tra"),
         )
         .sort("patient_id", "identifier")

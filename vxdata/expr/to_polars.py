@@ -26,6 +26,7 @@ from vxdata.expr.tree import (
     Text,
 )
 
+_LAST_CODE_POINT, _SURROGATES = 0x10FFFF, range(0xD800, 0xE000)
 _COMPARISONS = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
@@ -93,10 +94,21 @@ def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
 def _text(column: str, operator: str, text: str) -> pl.Expr:
     match operator:
         case "startswith":
-            return pl.col(column).str.starts_with(text)
+            return _starts_with(pl.col(column), text)
         case "endswith":
             return pl.col(column).str.ends_with(text)
     return pl.col(column).str.contains(text, literal=True)
+
+
+def _starts_with(column: pl.Expr, text: str) -> pl.Expr:
+    """A range goes along, because files and row groups are skipped by their bounds."""
+    result = column.str.starts_with(text)
+    if not text:
+        return result
+    following = ord(text[-1]) + 1
+    if following > _LAST_CODE_POINT or following in _SURROGATES:
+        return result & (column >= text)
+    return result & (column >= text) & (column < text[:-1] + chr(following))
 
 
 def _overlaps(column: str, values: tuple[Any, ...]) -> pl.Expr:

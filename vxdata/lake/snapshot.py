@@ -49,6 +49,16 @@ class Snapshot:
         return self.store.url(f"{self.spec.namespace}/{key}")
 
     @cached_property
+    def all_columns(self) -> dict[str, pl.DataType]:
+        """The columns of a scan: those of the spec, and the physical ones that it does not know."""
+        return {**self.spec.columns, **self.columns}
+
+    @cached_property
+    def statistics(self) -> pl.DataFrame:
+        """The statistics of the live files, as Polars skips files by them."""
+        return polars_statistics(self.files, self.all_columns)
+
+    @cached_property
     def rows(self) -> pl.LazyFrame:
         """All physical rows, lazily; columns that the table lacks are null."""
         return self.rows_of(self.files)
@@ -60,19 +70,18 @@ class Snapshot:
             files: rows of `files`.
             path_column: the name of a further column that holds the address of each row's file.
         """
-        columns = {**self.spec.columns, **self.columns}
         if files.is_empty():
-            return pl.LazyFrame(schema=columns)
+            return pl.LazyFrame(schema=self.all_columns)
         return pl.scan_parquet(
             [self.file_url(key) for key in files["key"]],
-            schema=columns,
+            schema=self.all_columns,
             hive_schema={PARTITION_COLUMN: pl.String()},
             hive_partitioning=True,
             glob=False,
             missing_columns="insert",
             extra_columns="ignore",
             include_file_paths=path_column,
-            _table_statistics=_polars_statistics(files, columns),
+            _table_statistics=polars_statistics(files, self.all_columns),
             _source_sizes=files["size"].to_list(),
             **self.store.scan_options(),
         )
@@ -130,7 +139,7 @@ class Snapshot:
             return plan.collect()
 
 
-def _polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:
+def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:
     """Return the files' statistics as Polars skips files by them: `len`, and `_nc`, `_min`, `_max` for each column."""
     out = {"len": files["num_records"]}
     null_count, low, high = (files[name].struct for name in ("null_count", "min", "max"))

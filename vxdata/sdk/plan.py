@@ -83,6 +83,17 @@ def split_filters(select: Select) -> FilterParts:
     return FilterParts(tuple(node for node in nodes if node not in joined + derived), derived, joined)
 
 
+def answered_filters(select: Select, view: View, instant: datetime | None) -> tuple[pl.LazyFrame, list[pl.Expr]]:
+    """Return the rows before any filter, and the expression of each filter over them, for counting in one pass."""
+    at = select.instant or instant
+    rows = _scan(view.snapshot(select.spec), select, at, None)
+    answers: dict[SubqueryNode, pl.Expr] = {}
+    for subquery in dict.fromkeys(s for node in select.filters for s in subqueries_of(node)):
+        values = _values(subquery.select, view, at)
+        rows, answers[subquery] = _answered(rows, subquery, select, values, f":q{len(answers)}")
+    return rows, [to_polars(node, select.spec.columns, answers) for node in select.filters]
+
+
 def _scan(snapshot: Snapshot, select: Select, at: datetime | None, where: pl.Expr | None) -> pl.LazyFrame:
     if select.all_versions:
         return snapshot.versions(at, where)

@@ -104,6 +104,38 @@ class BaseQuery(HasSelect):
         """Return the number of rows."""
         return int(self._run(self.lazy().select(pl.len())).item())
 
+    def explain(self) -> str:
+        """Say what the query would read: files out of all, filters that go down to them, closings, and the plan."""
+        from vxdata.sdk.explain import explain
+
+        return explain(self._select, SteadyView(self._session.view), self._session.instant)
+
+    def to_sql(self) -> str:
+        """Return the same question as DuckDB SQL over views named like the namespaces; see docs/sql.md."""
+        from vxdata.expr.to_sql import to_sql
+
+        return to_sql(self._select, self._session.instant)
+
+    def funnel(self) -> pl.DataFrame:
+        """Count what each filter leaves, in their order and in one pass.
+
+        Returns:
+            One row for all rows and one for each filter: filter (as Python), resources, patients, studies (left after
+            it), removed (resources), removed_null (those of them whose filter was neither true nor false, because a
+            value is null).
+        """
+        from vxdata.sdk.funnel import plan_funnel, to_funnel
+
+        self._refuse_after_limit("funnel")
+        plan = plan_funnel(self._select, SteadyView(self._session.view), self._session.instant)
+        return to_funnel(self._select, self._run(plan))
+
+    def funnel_chart(self) -> str:
+        """Return the funnel as text, for a paper's flow chart."""
+        from vxdata.sdk.funnel import funnel_chart
+
+        return funnel_chart(self._select, self.funnel())
+
     def _run(self, plan: pl.LazyFrame) -> pl.DataFrame:
         with translated(self._select.lake, f"read {self._select.spec.namespace} of"):
             return plan.collect()

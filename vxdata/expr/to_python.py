@@ -1,0 +1,99 @@
+"""The Python target: a predicate as the text that builds it, for explanations, funnels and the command line."""
+
+from datetime import date, datetime
+from typing import Any, assert_never, cast
+
+from vxdata.expr.select import Select
+from vxdata.expr.tree import (
+    And,
+    Compare,
+    EqMissing,
+    HasAncestor,
+    InSelect,
+    IsIn,
+    IsNull,
+    Node,
+    Not,
+    Or,
+    Overlaps,
+    OverlapsSelect,
+    Quantified,
+    Text,
+)
+
+
+def to_python(node: Node) -> str:
+    """Return the text of a predicate, such as ``(F.a == 1) & ~F.b.is_null()``."""
+    match node:
+        case And(parts):
+            return " & ".join(_operand(part) for part in parts)
+        case Or(parts):
+            return " | ".join(_operand(part) for part in parts)
+        case Not(IsNull(column)):
+            return f"{_field(column)}.is_not_null()"
+        case Not(EqMissing(column, value)):
+            return f"{_field(column)}.ne_missing({_literal(value)})"
+        case Not(part):
+            return f"~{_operand(part)}"
+        case Compare(column, operator, value):
+            return f"{_field(column)} {operator} {_literal(value)}"
+        case EqMissing(column, value):
+            return f"{_field(column)}.eq_missing({_literal(value)})"
+        case IsNull(column):
+            return f"{_field(column)}.is_null()"
+        case IsIn(column, values):
+            return f"{_field(column)}.is_in({_literals(values)})"
+        case Text(column, operator, text):
+            return f"{_field(column)}.{operator}({text!r})"
+        case Overlaps(column, values):
+            return f"{_field(column)}.contains_any({_literals(values)})"
+        case HasAncestor(identifier):
+            return f"has_ancestor({identifier!r})"
+        case InSelect(column, select):
+            return f"{_field(column)}.is_in({select_to_python(select)})"
+        case OverlapsSelect(column, select):
+            return f"{_field(column)}.contains_any({select_to_python(select)})"
+        case Quantified(column, operator, quantifier, select):
+            return f"{_field(column)} {operator} {quantifier}({select_to_python(select)})"
+        case _:
+            assert_never(node)
+
+
+def select_to_python(select: Select, client: str = "client") -> str:
+    """Return the text of a query, without its last step."""
+    steps = [f"{client}.{select.spec.namespace}.query()"]
+    if select.filters:
+        steps.append(f"filter({', '.join(map(to_python, select.filters))})")
+    if select.instant is not None:
+        steps.append(f"as_of({select.instant.isoformat()!r})")
+    if select.all_versions:
+        steps.append("versions()")
+    if select.sort:
+        names, flags = zip(*select.sort, strict=True)
+        steps.append(f"sort({', '.join(map(repr, names))}, descending={list(flags)!r})")
+    if select.limit is not None:
+        steps.append(f"limit({select.limit})")
+    if select.columns is not None:
+        steps.append(f"select({', '.join(map(repr, select.columns))})")
+    return ".".join(steps)
+
+
+def _operand(part: Any) -> str:
+    """Return a part of a larger predicate; what binds weaker than `&` and `~` stands in parentheses."""
+    text = to_python(cast("Node", part))
+    needs = isinstance(part, (And, Or, Compare, Quantified))
+    return f"({text})" if needs else text
+
+
+def _field(column: str) -> str:
+    return f"F.{column}" if column.isidentifier() else f"F[{column!r}]"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, (datetime, date)):
+        return repr(value.isoformat())
+    return f"Decimal({str(value)!r})" if type(value).__name__ == "Decimal" else repr(value)
+
+
+def _literals(values: tuple[Any, ...]) -> str:
+    return f"[{', '.join(map(_literal, values))}]"

@@ -1,0 +1,70 @@
+"""What a query would read, in words: files, filters that go down to them, closings, and Polars' own plan.
+
+The files are counted with the very predicate by which Polars skips them.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import reduce
+from operator import and_
+
+import polars as pl
+
+from vxdata.catalog.table import PARTITION_COLUMN
+from vxdata.expr.select import Select
+from vxdata.expr.to_polars import to_polars
+from vxdata.expr.to_python import to_python
+from vxdata.expr.tree import subqueries_of
+from vxdata.lake import scd2
+from vxdata.lake.lake import View
+from vxdata.lake.snapshot import Snapshot
+from vxdata.sdk.plan import plan_select, split_filters
+
+_MEGABYTE = 1e6
+
+
+def explain(select: Select, view: View, instant: datetime | None) -> str:
+    """Return the explanation of a query and of its subqueries."""
+    lines = [line for part in _with_subqueries(select) for line in _table(part, view, part.instant or instant)]
+    return "\n".join([*lines, "", plan_select(select, view, instant).explain()])
+
+
+def files_read(select: Select, snapshot: Snapshot, instant: datetime | None) -> pl.DataFrame:
+    """Return the live files that the scan of a query opens."""
+    pushed = [to_polars(node, select.spec.columns) for node in split_filters(select).pushed]
+    if not select.all_versions and instant is None:
+        pushed.append(scd2.may_be_current())
+    if not pushed or snapshot.files.is_empty():
+        return snapshot.files
+    statistics = snapshot.statistics.with_columns(
+        snapshot.files[PARTITION_COLUMN].alias(f"{PARTITION_COLUMN}_min"),
+        snapshot.files[PARTITION_COLUMN].alias(f"{PARTITION_COLUMN}_max"),
+        pl.lit(0, pl.UInt32).alias(f"{PARTITION_COLUMN}_nc"),
+    )
+    known = {name: dtype for name, dtype in snapshot.all_columns.items() if f"{name}_nc" in statistics.columns}
+    skip = reduce(and_, pushed)._skip_batch_predicate(known)
+    if skip is None:
+        return snapshot.files
+    return snapshot.files.filter(~statistics.select(skip.fill_null(False)).to_series())
+
+
+def _with_subqueries(select: Select) -> Iterator[Select]:
+    yield select
+    for node in select.filters:
+        for subquery in subqueries_of(node):
+            yield from _with_subqueries(subquery.select)
+
+
+def _table(select: Select, view: View, instant: datetime | None) -> list[str]:
+    snapshot = view.snapshot(select.spec)
+    read, parts = files_read(select, snapshot, instant), split_filters(select)
+    closings = snapshot.closings
+    size = f"{int(read['size'].sum()) / _MEGABYTE:.1f} of {int(snapshot.files['size'].sum()) / _MEGABYTE:.1f} MB"
+    known = "none needed" if closings is None else f"{closings.select(pl.len()).collect().item()}, by an anti-join"
+    return [
+        f"{select.spec.namespace}, version {snapshot.version}" + (f", as of {instant.isoformat()}" if instant else ""),
+        f"  files       {read.height} of {snapshot.files.height} are read ({size} at most)",
+        f"  closings    {known}",
+        *(f"  goes down   {to_python(node)}" for node in parts.pushed),
+        *(f"  afterwards  {to_python(node)}" for node in (*parts.derived, *parts.joined)),
+    ]
