@@ -15,7 +15,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from tests.test_cli_support import (
+from tests.support.cli import (
     PROSTATE,
     first_release,
     installed_index,

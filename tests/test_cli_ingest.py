@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.test_cli_support import (
+from tests.support.cli import (
     BLANKS,
     DATES,
     EQUALS,

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from tests.support.proxy import Proxy
-from tests.test_cli_support import (
+from tests.support.cli import (
     VXDATA,
     environment,
     first_release,

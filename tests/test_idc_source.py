@@ -270,7 +270,7 @@ def test_an_index_without_siblings_has_a_version_but_no_date(tmp_path: Path) -> 
     index = write_index(tmp_path, series(1))
     assert find_release(index) == IdcRelease("7", None, index, None)
     datasources = read_release(find_release(index))["datasources"]
-    assert datasources.columns == ["identifier", "parent_identifier", "license"]
+    assert datasources.columns == ["identifier", "parent_identifier", "license", "origin"]
 
 
 @pytest.mark.parametrize(

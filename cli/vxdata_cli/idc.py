@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from vxdata.errors import InvalidInputError, NotFoundError, name_some
-from vxdata.lake.write import UpsertReport
+from vxdata.lake.upsert import UpsertReport
 from vxdata.sdk import Client, F
 from vxdata.sdk.ingest import ingest
 from vxdata.sources.idc import ORIGIN, IdcRelease, read_release

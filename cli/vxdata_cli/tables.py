@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import polars as pl
 
-    from vxdata.lake.write import UpsertReport
+    from vxdata.lake.upsert import UpsertReport
 
 _COUNTS = ("created", "updated", "unchanged", "deleted")
 

@@ -71,5 +71,6 @@ def to_storage_error(error: BaseException, *, uri: str, operation: str) -> Stora
     )
     if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO:
         retryable = False
-    short = _SECRET.sub(r"\1=***", " ".join(text.split()))[:_MOST_CHARACTERS]
+    most = _MOST_CHARACTERS if remedy is None else _MOST_CHARACTERS // 3  # the whole is in the exception's cause
+    short = _SECRET.sub(r"\1=***", " ".join(text.split()))[:most]
     return StorageError(f"{remedy} ({short})" if remedy else short, uri=uri, operation=operation, retryable=retryable)

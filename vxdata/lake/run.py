@@ -2,8 +2,9 @@
 
 from vxdata.catalog.table import TableSpec
 from vxdata.lake.checkpoint import tend_log
-from vxdata.lake.commit import Committed, Planner, Stamp, commit
+from vxdata.lake.commit import Committed, Plan, Planner, Stamp, commit
 from vxdata.lake.lake import Lake
+from vxdata.lake.snapshot import Snapshot
 
 
 def run_commit(lake: Lake, spec: TableSpec, planner: Planner, stamp: Stamp) -> Committed:
@@ -13,3 +14,20 @@ def run_commit(lake: Lake, spec: TableSpec, planner: Planner, stamp: Stamp) -> C
     if done.version is not None:
         tend_log(table, done.version)
     return done
+
+
+def remembered(planner: Planner) -> Planner:
+    """Return a planner that plans once for each base: what was validated is what is committed.
+
+    A table without files is the same base whether it was made yet or not.
+    """
+    plans: dict[tuple[str, int], Plan] = {}
+
+    def plan(base: Snapshot) -> Plan:
+        key = ("", 0) if base.files.is_empty() else (base.table_id, base.version)
+        if key not in plans:
+            plans.clear()
+            plans[key] = planner(base)
+        return plans[key]
+
+    return plan

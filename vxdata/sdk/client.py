@@ -54,7 +54,8 @@ class Client:
         from vxdata.lake.token import LakeState
         from vxdata.sdk.session import Session
 
-        lake = Lake(open_store(uri or os.environ.get(URI_VARIABLE) or default_uri(), storage_options))
+        address = uri if uri is not None else os.environ.get(URI_VARIABLE) or default_uri()
+        lake = Lake(open_store(address, storage_options))
         author = author or os.environ.get(AUTHOR_VARIABLE) or _user_name()
         self._session = Session(lake, lake, author)
         self._token: str | None = None

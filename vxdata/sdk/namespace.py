@@ -9,12 +9,15 @@ import polars as pl
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.expr.select import Select
+from vxdata.lake import create as creates
 from vxdata.lake import delete as deletes
-from vxdata.lake import scd2, write
+from vxdata.lake import scd2
+from vxdata.lake import update as updates
+from vxdata.lake import upsert as upserts
 from vxdata.lake.delete import DeleteReport
 from vxdata.lake.frames import to_wanted
 from vxdata.lake.past import describe_missing
-from vxdata.lake.write import UpsertOptions, UpsertReport
+from vxdata.lake.upsert import UpsertOptions, UpsertReport
 from vxdata.schemas.identifiers import check_identifier, type_of
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.registry import registry
@@ -75,7 +78,7 @@ class Resources(Generic[ResponseT]):
         if not resources:
             return []
         wanted = wanted_of(resources)
-        rows = write.create(self._session.lake, wanted, stamp)
+        rows = creates.create(self._session.lake, wanted, stamp)
         found = {r.identifier: r for spec in wanted for r in to_responses(spec, rows[spec.namespace])}
         return cast("list[ResponseT]", [found[resource.identifier] for resource in resources])
 
@@ -162,7 +165,7 @@ class Resources(Generic[ResponseT]):
         spec = self._spec_of(identifier)
         wanted = wanted_changes(spec, identifier, changes, {} if isinstance(license, _Unset) else {"license": license})
         expected = None if expected_valid_from is None else read_instant(expected_valid_from)
-        row = write.update(self._session.lake, spec, wanted, expected, stamp)
+        row = updates.update(self._session.lake, spec, wanted, expected, stamp)
         return cast("ResponseT", to_responses(spec, row)[0])
 
     def delete(self, identifier: str, *, cascade: bool = False, reason: str | None = None) -> DeleteReport:
@@ -237,17 +240,31 @@ class Namespace(Resources[ResponseT]):
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
         """
         stamp = self._session.stamp("upsert", reason)
-        for word, value, allowed in (
-            ("missing", missing, ("keep", "delete")),
-            ("on_invalid", on_invalid, ("fail", "skip")),
-        ):
-            if value not in allowed:
-                raise InvalidInputError(f"{word}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
         if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
             raise InvalidInputError(
                 f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}."
             )
-        instant = None if valid_from is None else read_instant(valid_from)
-        named = None if datasources is None else tuple(map(check_identifier, datasources))
-        options = UpsertOptions(missing, named, cascade, instant, on_invalid)
-        return write.upsert(self._session.lake, self._spec, to_wanted(self._spec, frame), options, stamp)
+        options = upsert_options(missing, datasources, cascade, valid_from, on_invalid)
+        wanted = {self._spec: to_wanted(self._spec, frame)}
+        return upserts.upsert(self._session.lake, wanted, options, stamp)[self._spec]
+
+
+def upsert_options(
+    missing: Literal["keep", "delete"],
+    datasources: Sequence[str] | None,
+    cascade: bool,
+    valid_from: str | date | datetime | None,
+    on_invalid: Literal["fail", "skip"],
+) -> UpsertOptions:
+    """Return the options of an upsert, checked.
+
+    Raises:
+        InvalidInputError: a word that is none of the allowed ones, or no instant.
+    """
+    words = (("missing", missing, ("keep", "delete")), ("on_invalid", on_invalid, ("fail", "skip")))
+    for name, value, allowed in words:
+        if value not in allowed:
+            raise InvalidInputError(f"{name}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
+    named = None if datasources is None else tuple(map(check_identifier, datasources))
+    instant = None if valid_from is None else read_instant(valid_from)
+    return UpsertOptions(missing, named, cascade, instant, on_invalid)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 VXDATA = (sys.executable, "-m", "vxdata_cli")
 PROSTATE, BLANKS, EQUALS, NEW = "prostate_3t", "rider_phantom_mri", "gbm_dsc_mri_dro", "qin_prostate_repeatability"
 DATES = {6: "2021-01-05", 7: "2021-03-04", 8: "2022-05-06"}

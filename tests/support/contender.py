@@ -1,0 +1,126 @@
+"""A writer in a process of its own, for tests that let several write at once, or kill them.
+
+Run as `python -m tests.support.contender <uri> <name> <rounds>`. Each round increments a contended counter, updates the
+contender's own patient, and upserts a batch of its own over two partitions. What has returned is told, a line each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+
+import polars as pl
+
+from tests.support.servers import ROOT
+from vxdata.errors import ConflictError
+from vxdata.sdk import Client
+
+COUNTER = "patient/counter"
+BATCH_ROWS = 10
+DATASOURCES = ("datasource/d", "datasource/e")
+
+
+class Contender:
+    """A contender's process, and what it told so far.
+
+    Attributes:
+        told: the lines by their first word: `counter`, `own`, `batch`.
+        ready: set when the contender has opened the lake.
+    """
+
+    def __init__(self, uri: str, name: str, rounds: int) -> None:
+        self.name = name
+        self.told: dict[str, list[str]] = defaultdict(list)
+        self.ready = threading.Event()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, uri, name, str(rounds)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            word, _, rest = line.rstrip("\n").partition(" ")
+            self.told[word].append(rest)
+            self.ready.set()
+
+    def wait(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and what was written to stderr."""
+        assert self._process.stderr is not None
+        errors = self._process.stderr.read()
+        code = self._process.wait()
+        self._close()
+        return code, errors
+
+    def kill(self) -> None:
+        """Kill -9, and take what was told until then."""
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._listener.join()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def batch_of(name: str, license: str) -> pl.DataFrame:
+    """Return a contender's batch: patients in two datasources, so in two data files of one commit."""
+    numbers = range(BATCH_ROWS)
+    return pl.DataFrame(
+        {
+            "identifier": [f"patient/{name}-{n}" for n in numbers],
+            "parent_identifier": [DATASOURCES[n % 2] for n in numbers],
+            "license": license,
+        }
+    )
+
+
+def set_up(client: Client, name: str) -> None:
+    """Make what a contender needs, if it is not there; others do the same at the same time."""
+    client.datasources.upsert(pl.DataFrame({"identifier": DATASOURCES}))
+    shared = pl.DataFrame({"identifier": [COUNTER], "parent_identifier": DATASOURCES[:1]})
+    client.patients.upsert(shared)
+    client.patients.upsert(shared.with_columns(identifier=pl.lit(f"patient/{name}")))
+
+
+def increment(client: Client, license: str) -> None:
+    """Add one to the counter, on the version that was read."""
+    while True:
+        seen = client.patients.retrieve(COUNTER)
+        changes = {"birthyear": (seen.payload.birthyear or 0) + 1}
+        try:
+            client.patients.update(COUNTER, changes, license=license, expected_valid_from=seen.valid_from)
+        except ConflictError:
+            continue
+        return
+
+
+def tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main(uri: str, name: str, rounds: int) -> None:
+    client = Client(uri, author=name)
+    set_up(client, name)
+    tell("ready")
+    for n in range(1, rounds + 1):
+        increment(client, f"{name}:{n}")
+        tell(f"counter {name}:{n}")
+        client.patients.update(f"patient/{name}", {"birthyear": n})
+        tell(f"own {n}")
+        client.patients.upsert(batch_of(name, f"{name}:{n}"))
+        tell(f"batch {name}:{n}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,98 @@
+"""Writers in processes of their own, at once and killed: nothing acknowledged is lost, nothing is there by half."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
+
+import polars as pl
+import pytest
+
+from tests.support.contender import BATCH_ROWS, COUNTER, Contender
+from vxdata.sdk import Client
+
+MakeLakeUri = Callable[[], str]
+Start = Callable[..., Contender]
+FOREVER = 1_000_000
+
+
+@pytest.fixture
+def start(lake_uri: str) -> Iterator[Start]:
+    """Start a contender on the lake; those that are left are killed at the end."""
+    started: list[Contender] = []
+    numbers = count()
+
+    def start(rounds: int = FOREVER) -> Contender:
+        started.append(Contender(lake_uri, f"writer{next(numbers)}", rounds))
+        return started[-1]
+
+    yield start
+    for contender in started:
+        contender.kill()
+
+
+def counted(client: Client) -> list[str | None]:
+    """Return who made each version of the counter, after a look that each is one more than the one before."""
+    versions = client.patients.history(COUNTER)
+    assert [v.payload.birthyear or 0 for v in versions] == list(range(len(versions)))
+    assert all(a.valid_to == b.valid_from for a, b in pairwise(versions))
+    return [v.license for v in versions[1:]]
+
+
+def batches(client: Client) -> dict[str, list[str]]:
+    """Return what the current rows of each contender's batch say."""
+    rows = client.patients.query().collect().filter(pl.col("identifier").str.contains(r"-\d+$"))
+    assert not rows["identifier"].is_duplicated().any()
+    named = rows.with_columns(name=pl.col("identifier").str.extract(r"patient/(\w+)-"))
+    return {str(name): group["license"].to_list() for (name,), group in named.group_by("name")}
+
+
+@pytest.mark.parametrize(
+    ("make_lake_uri", "writers", "rounds"), [("local", 4, 8), ("ministack", 3, 4)], indirect=["make_lake_uri"]
+)
+def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, writers: int, rounds: int) -> None:
+    """They make the lake and its tables at once too."""
+    contenders = [start(rounds) for _ in range(writers)]
+    assert [contender.wait() for contender in contenders] == [(0, "")] * writers
+    client = Client(lake_uri)
+    assert sorted(counted(client)) == sorted(told for c in contenders for told in c.told["counter"])
+    assert len(counted(client)) == writers * rounds
+    for contender in contenders:
+        own = client.patients.history(f"patient/{contender.name}")
+        assert [v.payload.birthyear for v in own] == [None, *range(1, rounds + 1)]
+    assert batches(client) == {c.name: [f"{c.name}:{rounds}"] * BATCH_ROWS for c in contenders}
+
+
+@pytest.mark.parametrize(("make_lake_uri", "kills"), [("local", 20), ("ministack", 8)], indirect=["make_lake_uri"])
+def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(start: Start, lake_uri: str, kills: int) -> None:
+    chance = random.Random(kills)
+    running = [start() for _ in range(3)]
+    killed: list[Contender] = []
+    for _ in range(kills):
+        running.append(start())
+        victim = running.pop(0)
+        assert victim.ready.wait(60)
+        time.sleep(chance.uniform(0, 0.3))
+        victim.kill()
+        killed.append(victim)
+    for contender in running:
+        contender.kill()
+    refuse_losses(Client(lake_uri), killed + running)
+    assert start(rounds=1).wait() == (0, "")
+
+
+def refuse_losses(client: Client, killed: list[Contender]) -> None:
+    """Check that all that was told is there, and of each contender at most the one write more that it died in."""
+    made, states = counted(client), batches(client)
+    years = {r["identifier"]: r["birthyear"] or 0 for r in client.patients.query().collect().to_dicts()}
+    assert any(c.told["batch"] for c in killed)
+    for c in killed:
+        mine = [license for license in made if license and license.startswith(f"{c.name}:")]
+        assert mine == [f"{c.name}:{n}" for n in range(1, len(mine) + 1)]
+        batch = states.get(c.name, [f"{c.name}:0"] * BATCH_ROWS)
+        assert (len(batch), len(set(batch))) == (BATCH_ROWS, 1)
+        there = {"counter": len(mine), "own": years.get(f"patient/{c.name}", 0), "batch": int(batch[0].split(":")[1])}
+        untold = {word: found - len(c.told[word]) for word, found in there.items()}
+        assert sorted(untold.values()) in ([0, 0, 0], [0, 0, 1]), (c.name, untold)

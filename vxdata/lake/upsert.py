@@ -1,0 +1,200 @@
+"""Upsert: many resources be as frames say, column-wise, one commit a table; what the frames lack may be closed.
+
+Several types at once are validated before anything is written, committed root first, and what was withdrawn is closed
+children first.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec
+from vxdata.errors import InvalidInputError, name_some
+from vxdata.lake.change import Changes, Known, lineage_of
+from vxdata.lake.commit import Plan, Planner, Stamp
+from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
+from vxdata.lake.frames import Wanted
+from vxdata.lake.lake import BaseFirst, Lake, SteadyView
+from vxdata.lake.lookup import live_descendants, read_known
+from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_orphans, refuse_rejected
+from vxdata.lake.run import remembered, run_commit
+from vxdata.lake.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class UpsertReport:
+    """What an upsert did.
+
+    Attributes:
+        created: resources that were made (or made again).
+        updated: resources that got a new version.
+        unchanged: resources that were already as the frame says.
+        deleted: resources that were closed because the frame lacks them.
+        rejected: the rows that could not be written: identifier, parent_identifier, the frame's columns, reason.
+        commit_id: the commit's id in the audit log; None if nothing was written.
+    """
+
+    created: int
+    updated: int
+    unchanged: int
+    deleted: int
+    rejected: pl.DataFrame = field(repr=False, compare=False)
+    commit_id: str | None = None
+
+
+@dataclass(frozen=True)
+class UpsertOptions:
+    """How an upsert treats what the frame lacks, the past, and rows that are invalid.
+
+    Attributes:
+        missing: "delete" closes the current resources, in the datasources that the frame names, that it lacks.
+        datasources: the datasources to look for such resources in, instead of those that the frame names.
+        cascade: whether such a resource may take its live descendants with it.
+        valid_from: the instant of the new versions; None for now.
+        on_invalid: "fail" writes nothing if a row is invalid, "skip" writes the others.
+    """
+
+    missing: Literal["keep", "delete"] = "keep"
+    datasources: tuple[str, ...] | None = None
+    cascade: bool = False
+    valid_from: datetime | None = None
+    on_invalid: Literal["fail", "skip"] = "fail"
+
+
+Progress = Callable[[TableSpec, UpsertReport], None]
+"""Told after each commit what has been done in a table so far."""
+
+
+def upsert(
+    lake: Lake,
+    wanted: Mapping[TableSpec, Wanted],
+    options: UpsertOptions,
+    stamp: Stamp,
+    progress: Progress = lambda spec, report: None,
+) -> dict[TableSpec, UpsertReport]:
+    """Make resources of one or more types be as frames say; see `Namespace.upsert`.
+
+    Args:
+        lake: the lake.
+        wanted: the wanted states of each type, root first.
+        options: how to treat what the frames lack, the past, and invalid rows.
+        stamp: who and why; all commits share its id.
+        progress: told after each commit.
+
+    Raises:
+        InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children.
+        ConflictError: a parent was deleted, or a child came, at the same time.
+    """
+    lake.begin_write()
+    _refuse_future(lake, options.valid_from)
+    keep, last = replace(options, missing="keep"), list(wanted)[-1]
+    promised, planners = NO_LINEAGES, {}
+    for spec, states in wanted.items():  # all is validated before anything is written
+        # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
+        planners[spec] = _upserter(lake, states, options if spec == last else keep, promised, stamp)
+        plan = planners[spec](lake.snapshot(spec))
+        promised = pl.concat([promised, lineage_of(plan.report.changes.created)]) if spec != last else promised
+    reports = {}
+    for spec, planner in planners.items():
+        reports[spec] = _commit(lake, spec, planner, options, stamp)
+        progress(spec, reports[spec])
+    if options.missing == "delete":
+        for spec in list(wanted)[-2::-1]:
+            closed = _commit(lake, spec, _upserter(lake, wanted[spec], options, NO_LINEAGES, stamp), options, stamp)
+            commit_id = reports[spec].commit_id or closed.commit_id
+            reports[spec] = replace(reports[spec], deleted=closed.deleted, commit_id=commit_id)
+            progress(spec, reports[spec])
+    return reports
+
+
+def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
+    """Commit to one table, with the closing of descendants before it and the looks across tables after it."""
+    if options.cascade and options.missing == "delete":
+        doomed = planner(lake.table(spec).ensure()).report.doomed
+        close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
+    done = run_commit(lake, spec, planner, stamp)
+    upserted: _Upserted = done.plan.report
+    refuse_orphans(lake, upserted.seen, spec, upserted.changes.created)
+    if len(upserted.doomed):
+        refuse_left_behind(lake, spec, upserted.doomed)
+    return UpsertReport(
+        created=upserted.changes.created.height,
+        updated=upserted.changes.updated.height,
+        unchanged=upserted.changes.unchanged,
+        deleted=len(upserted.doomed),
+        rejected=upserted.changes.rejected,
+        commit_id=None if done.version is None else stamp.commit_id,
+    )
+
+
+@dataclass(frozen=True)
+class _Upserted:
+    """What a planned upsert does: its changes, the identifiers that it closes, and the state that it was planned on."""
+
+    changes: Changes
+    doomed: pl.Series
+    seen: SteadyView
+
+
+def _upserter(lake: Lake, wanted: Wanted, options: UpsertOptions, promised: pl.DataFrame, stamp: Stamp) -> Planner:
+    def plan(base: Snapshot) -> Plan:
+        spec, view = base.spec, SteadyView(BaseFirst(base, lake))
+        explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
+        known = read_known(base, wanted.rows["identifier"], wanted.given)
+        has_new = known.current.height < wanted.rows.height
+        parents = pl.concat([promised, parents_of(view, wanted, promised)]) if has_new else NO_LINEAGES
+        changes = changes_on(base, wanted, known, parents, planned, explicit, stamp)
+        delete = options.missing == "delete"
+        doomed = _lacking(base, wanted, known, changes, options) if delete else changes.created.clear()
+        closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
+        changes = replace(changes, rejected=pl.concat([changes.rejected, closing.rejected], how="diagonal"))
+        if options.on_invalid == "fail":
+            refuse_rejected(spec, changes.rejected)
+        closed = closing.rows["identifier"]
+        if not options.cascade:
+            refuse_parents(view, spec, closed)
+        rows = pl.concat([changes.created, changes.updated, closing.rows])
+        return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view))
+
+    return remembered(plan)
+
+
+def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, options: UpsertOptions) -> pl.DataFrame:
+    """Return the current rows, in the datasources that the frame (or the caller) names, that the frame lacks."""
+    if options.datasources is None:
+        named = pl.concat([known.current["datasource_id"], changes.created["datasource_id"]]).unique()
+    else:
+        named = pl.Series(options.datasources, dtype=pl.String)
+    if named.is_empty():
+        return changes.created.clear()
+    rows = base.current(pl.col("datasource_id").is_in(named.implode()))
+    held = wanted.mentioned.alias("identifier").to_frame().lazy()
+    lacking = base.collect(rows.join(held, on="identifier", how="anti"))
+    if options.cascade and base.spec.type_name in base.spec.payload.parent_types:
+        below = live_descendants(base, lacking["identifier"])
+        lacking = pl.concat([lacking, below]).unique("identifier", maintain_order=True)
+    _refuse_contradiction(wanted, known, lacking["identifier"])
+    return lacking
+
+
+def _refuse_contradiction(wanted: Wanted, known: Known, doomed: pl.Series) -> None:
+    """Refuse a frame that holds a resource of the same table whose parent it lacks, with missing="delete"."""
+    edges = ["identifier", "parent_identifier"]
+    held = pl.concat([wanted.rows.select(edges), known.current.select(edges)]).filter(
+        pl.col("identifier").is_in(doomed.implode()) | pl.col("parent_identifier").is_in(doomed.implode())
+    )
+    if held.height:
+        raise InvalidInputError(
+            f"the frame holds {name_some(held['identifier'].unique().sort(), 5)} but lacks an ancestor, which "
+            "missing='delete' would close. Put the ancestor into the frame, or leave its descendants out."
+        )
+
+
+def _refuse_future(lake: Lake, valid_from: datetime | None) -> None:
+    if valid_from is not None and valid_from > lake.patience.now():
+        raise InvalidInputError(
+            f"valid_from={valid_from.isoformat()} lies in the future; history is loaded with past instants."
+        )
