@@ -304,7 +304,7 @@ class LakeMachine(RuleBasedStateMachine):
         elif error is not None:
             with pytest.raises(Refused) as refused:
                 pending.verb(self.model.copy(), self.clock.now)
-            assert error in refused.value.errors
+            assert error in refused.value.errors, f"the model expects {refused.value.errors}"
         else:
             replayed = pending.planned_on.copy()
             pending.verb(replayed, self.clock.now)

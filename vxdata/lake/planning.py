@@ -66,9 +66,7 @@ def refuse_rejected(spec: TableSpec, rejected: pl.DataFrame) -> None:
     if rejected.height:
         some = "; ".join(f"{r['identifier']!r}: {r[REASON]}" for r in rejected.head(5).iter_rows(named=True))
         more = f"; and {rejected.height - 5} more" if rejected.height > 5 else ""
-        raise InvalidInputError(
-            f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}. Nothing was written."
-        )
+        raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}.")
 
 
 def refuse_orphans(lake: View, seen: SteadyView, spec: TableSpec, created: pl.DataFrame) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec, table_spec
+from vxdata.catalog.table import PARTITION_COLUMN, TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.expr.select import Select
 from vxdata.lake import create as creates
@@ -206,6 +206,18 @@ class Namespace(Resources[ResponseT]):
     def query(self) -> Query[ResponseT]:
         """Return a query over all resources of this type."""
         return Query(self._session, Select(self._session.lake.store.uri, self._spec))
+
+    def files(self) -> pl.DataFrame:
+        """Return the data files of this type as this client sees it, for other engines (docs/sql.md).
+
+        Returns:
+            path (an address), rows, bytes, datasource_id (the partition, which is not a column of the files).
+        """
+        snapshot = self._session.view.snapshot(self._spec)
+        paths = pl.Series("path", [snapshot.file_url(key) for key in snapshot.files["key"]], dtype=pl.String)
+        return snapshot.files.select(
+            paths, pl.col("num_records").alias("rows"), pl.col("size").alias("bytes"), PARTITION_COLUMN
+        )
 
     def upsert(
         self,
