@@ -34,13 +34,15 @@ from vxdata.errors import (
     NotFoundError,
     StorageError,
 )
-from vxdata.lake import commit
+from vxdata.lake import checkpoint, commit
 from vxdata.lake.log import entry_key, read_entry
 from vxdata.lake.store import Store
+from vxdata.lake.table import Table
 from vxdata.lake.token import UnknownCommit
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
+from vxdata.sdk.ingest import ingest
 
 P, Q, S = "patient/p", "patient/q", "pathologyspecimen/s"
 Without = Callable[[str], None]
@@ -609,6 +611,17 @@ def test_who_creates_parent_and_child_is_told_if_the_parent_is_deleted_in_betwee
         writer.finish()
 
 
+def test_who_ingests_parent_and_child_is_told_if_the_parent_is_deleted_in_between(scene: Scene) -> None:
+    parents = pl.DataFrame({"identifier": ["patient/new"], "parent_identifier": ["datasource/d"]})
+    children = pl.DataFrame({"identifier": ["pathologyspecimen/new"], "parent_identifier": ["patient/new"]})
+    writer = Writer(lambda: ingest(scene.a, {"patients": parents, "pathology_specimens": children}))
+    writer.run_to(Step.WRITTEN)  # of the patient
+    writer.run_to(Step.PLANNED)  # of the specimen
+    scene.b.patients.delete("patient/new")
+    with pytest.raises(ConflictError, match="pathologyspecimen/new"):
+        writer.finish()
+
+
 def test_who_creates_a_child_is_told_if_the_parent_is_made_anew_elsewhere(scene: Scene) -> None:
     new = resource("pathologyspecimen/new", Q)
     writer = Writer(lambda: scene.a.pathology_specimens.create(new)).run_to(Step.WRITTEN)
@@ -677,6 +690,28 @@ def test_history_is_not_loaded_over_what_is_known(scene: Scene, is_deleted: bool
         assert report.rejected["identifier"].to_list() == [Q]
     assert scene.a.patients.upsert(frame, valid_from=began + TICK).rejected.is_empty()
     assert scene.a.patients.retrieve(Q).valid_from == began + TICK
+
+
+# after the commit
+
+
+def test_a_checkpoint_that_fails_is_no_failed_write(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(table: Table) -> int:
+        raise StorageError("No space left on device", uri=table.uri, operation="write to", retryable=False)
+
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 1)
+    monkeypatch.setattr(Table, "write_checkpoint", full)
+    assert scene.a.patients.update(P, {"birthyear": 1}).payload.birthyear == 1
+    assert "no checkpoint was written" in caplog.text
+
+
+@pytest.mark.parametrize("hint", [b"", b"{", b"{}", b'{"version": "x"}'])
+def test_a_checkpoint_hint_that_is_damaged_is_no_failed_write(scene: Scene, hint: bytes) -> None:
+    scene.store.put("patients/_delta_log/_last_checkpoint", hint)
+    assert open_client(scene.uri).patients.update(P, {"birthyear": 1}).payload.birthyear == 1
+    assert scene.years() == [0, 1]
 
 
 # the same on S3, where the faults strike the requests themselves

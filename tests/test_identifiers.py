@@ -168,7 +168,9 @@ def test_a_code_names_a_partition_from_creation_to_deletion(tmp_path: Path, code
 
 
 @pytest.mark.parametrize("name", ["x" * 501, "病" * 40, " ".join("x" * 100)], ids=["x", "病", "blanks"])
-def test_a_long_datasource_identifier_names_a_partition(tmp_path: Path, name: str) -> None:
+def test_a_datasource_whose_name_fits_no_folder_is_refused(tmp_path: Path, name: str) -> None:
     client, source = Client(tmp_path / "lake"), f"datasource/{name}"
-    client.datasources.create(Resource(identifier=source))
-    assert client.datasources.query().collect()["datasource_id"].to_list() == [source]
+    with pytest.raises(InvalidInputError, match="too long to name a folder"):
+        client.datasources.create(Resource(identifier=source, payload={}))
+    with pytest.raises(InvalidInputError, match="too long to name a folder"):
+        client.datasources.upsert(pl.DataFrame({"identifier": [source]}))

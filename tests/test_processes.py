@@ -73,7 +73,7 @@ def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(start: Sta
     for _ in range(kills):
         running.append(start())
         victim = running.pop(0)
-        assert victim.ready.wait(60)
+        victim.wait_until_ready()
         time.sleep(chance.uniform(0, 0.3))
         victim.kill()
         killed.append(victim)

@@ -16,11 +16,12 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.schema import Field as DeltaField
 from deltalake.schema import PrimitiveType
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.support import stepping
+from tests.support.broken import RULES
 from tests.support.comparison import compare, to_rows
 from tests.support.model import Model, Refused, Row, Upsert, type_of
 from tests.support.stepping import TICK, Clock, Puts, Step, Writer, lost_answer, lost_request, open_client
@@ -40,7 +41,7 @@ from tests.support.wishes import (
     update_with,
     upserts,
 )
-from vxdata.errors import ConflictError, VxDataError
+from vxdata.errors import ConflictError, NotFoundError, VxDataError
 from vxdata.lake import checkpoint
 from vxdata.sdk import Client
 from vxdata.sdk.namespace import Namespace
@@ -49,6 +50,7 @@ CLIENTS = st.integers(0, 2)
 JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
 COUNTS = ("created", "updated", "unchanged", "deleted")
 Rows = list[Row]
+MakeLakeUri = Callable[[], str]
 
 
 @dataclass
@@ -237,7 +239,7 @@ class LakeMachine(RuleBasedStateMachine):
         def verb(model: Model, now: datetime) -> None:
             live = model.live(identifier)
             if live and pending.created_at and live.created_at != pending.created_at:
-                model.close(identifier, now)  # not the resource that the update was meant for
+                raise Refused(NotFoundError, *[ConflictError] * (expected is not None))  # another life of it
             model.update(identifier, changes, now, expected)
 
         pending = Pending(Writer(lambda: update_with(lake, identifier, changes, expected)), identifier, verb, verb)
@@ -389,12 +391,13 @@ def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 4)
     puts = stepping.install(monkeypatch)
 
-    def run(make_uri: Callable[[], str], examples: int, steps: int) -> None:
+    def run(make_uri: MakeLakeUri, examples: int, steps: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
         machine = type("Machine", (LakeMachine,), {"make_uri": staticmethod(make_uri), "puts": puts})
         profile = settings(
             max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
+            phases=phases,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         )
@@ -404,14 +407,12 @@ def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("make_lake_uri", ["local"], indirect=True)
-def test_a_lake_on_disk_is_as_the_model_says(
-    run_machine: Callable[..., None], make_lake_uri: Callable[[], str]
-) -> None:
+def test_a_lake_on_disk_is_as_the_model_says(run_machine: Callable[..., None], make_lake_uri: MakeLakeUri) -> None:
     run_machine(make_lake_uri, examples=25, steps=20)
 
 
 @pytest.mark.parametrize("make_lake_uri", ["moto"], indirect=True)
-def test_a_lake_on_s3_is_as_the_model_says(run_machine: Callable[..., None], make_lake_uri: Callable[[], str]) -> None:
+def test_a_lake_on_s3_is_as_the_model_says(run_machine: Callable[..., None], make_lake_uri: MakeLakeUri) -> None:
     run_machine(make_lake_uri, examples=3, steps=10)
 
 
@@ -419,6 +420,18 @@ def test_a_lake_on_s3_is_as_the_model_says(run_machine: Callable[..., None], mak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("make_lake_uri", "examples"), [("local", 300), ("ministack", 30)], indirect=["make_lake_uri"])
 def test_long_runs_are_as_the_model_says(
-    run_machine: Callable[..., None], make_lake_uri: Callable[[], str], examples: int
+    run_machine: Callable[..., None], make_lake_uri: MakeLakeUri, examples: int
 ) -> None:
-    run_machine(make_lake_uri, examples=examples, steps=50)
+    run_machine(make_lake_uri, examples=examples, steps=40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - {"same files", "missing entry"}))
+@pytest.mark.parametrize("make_lake_uri", ["local"], indirect=True)
+def test_the_machine_notices_a_rule_that_is_missing(
+    run_machine: Callable[..., None], make_lake_uri: MakeLakeUri, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RULES[rule](monkeypatch)
+    with pytest.raises((AssertionError, VxDataError)):
+        run_machine(make_lake_uri, examples=300, steps=30, phases=(Phase.generate,))

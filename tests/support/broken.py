@@ -12,11 +12,19 @@ import deltalake
 import polars as pl
 import pytest
 
-from vxdata.catalog.types import INSTANT
-from vxdata.lake import commit, delete, scd2, table, write
+from vxdata.schemas.columns import INSTANT
+from vxdata.lake import commit, create, delete, planning, scd2, table, update, upsert
 from vxdata.lake.log import LogEntry
+from vxdata.lake.lookup import read_current
 
+WRITERS = (create, delete, planning, update, upsert)
 Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _everywhere(patch: pytest.MonkeyPatch, name: str, replacement: Any) -> None:
+    """Replace a function in all modules that plan writes and imported it."""
+    for module in WRITERS:
+        patch.setattr(module, name, replacement, raising=False)
 
 
 def _own_commit(patch: pytest.MonkeyPatch) -> None:
@@ -52,19 +60,17 @@ def _no_retries(patch: pytest.MonkeyPatch) -> None:
 
 def _incarnation(patch: pytest.MonkeyPatch) -> None:
     """An update does not look whether the resource was made anew."""
-    read = write.read_current
 
     def without_created_at(*args: Any) -> pl.DataFrame:
-        return read(*args).with_columns(created_at=pl.datetime(2020, 1, 1, time_unit="us", time_zone="UTC"))
+        return read_current(*args).with_columns(created_at=pl.datetime(2020, 1, 1, time_unit="us", time_zone="UTC"))
 
-    patch.setattr(write, "read_current", without_created_at)
+    patch.setattr(update, "read_current", without_created_at)
 
 
 def _orphans(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks, after a commit, for children without a parent."""
-    patch.setattr(write, "refuse_orphans", lambda *_: None)
-    for module in (write, delete):
-        patch.setattr(module, "refuse_left_behind", lambda *_: None)
+    _everywhere(patch, "refuse_orphans", lambda *_: None)
+    _everywhere(patch, "refuse_left_behind", lambda *_: None)
 
 
 def _later_valid_from(patch: pytest.MonkeyPatch) -> None:

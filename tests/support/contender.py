@@ -19,6 +19,7 @@ from vxdata.sdk import Client
 
 COUNTER = "patient/counter"
 BATCH_ROWS = 10
+READY_SECONDS = 120.0
 DATASOURCES = ("datasource/d", "datasource/e")
 
 
@@ -27,13 +28,12 @@ class Contender:
 
     Attributes:
         told: the lines by their first word: `counter`, `own`, `batch`.
-        ready: set when the contender has opened the lake.
     """
 
     def __init__(self, uri: str, name: str, rounds: int) -> None:
         self.name = name
         self.told: dict[str, list[str]] = defaultdict(list)
-        self.ready = threading.Event()
+        self._has_spoken = threading.Event()
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, uri, name, str(rounds)],
             cwd=ROOT,
@@ -49,7 +49,15 @@ class Contender:
         for line in self._process.stdout:
             word, _, rest = line.rstrip("\n").partition(" ")
             self.told[word].append(rest)
-            self.ready.set()
+            self._has_spoken.set()
+        self._has_spoken.set()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the contender has made what it needs."""
+        has_spoken = self._has_spoken.wait(READY_SECONDS)
+        if not self.told["ready"]:
+            self._process.kill()
+            raise AssertionError(f"{self.name} {'failed' if has_spoken else 'hangs'}: {self.wait()[1]}")
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and what was written to stderr."""

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from vxdata.catalog.types import INSTANT, model_columns
+from vxdata.schemas.columns import INSTANT, model_columns
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.registry import STANDARD_COLUMNS, registry
 
@@ -103,6 +103,10 @@ def descendant_specs(type_name: str) -> list[TableSpec]:
         found.update(wave)
     below = {s.type_name for t in found for s in child_specs(t)}
     return [spec for spec in all_specs() if spec.type_name in below]
+
+
+MAX_FOLDER = 255
+"""The most characters that a folder's name has on any file system."""
 
 
 def partition_folder(datasource_id: str) -> str:

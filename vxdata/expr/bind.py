@@ -51,11 +51,14 @@ def bind(predicate: Predicate, spec: TableSpec) -> Node:
             return Or(tuple(bind(part, spec) for part in parts))
         case Not(part):
             return Not(bind(part, spec))
-        case HasAncestor(identifier):
+        case HasAncestor(identifier, _):
             return _bind_ancestor(identifier, spec)
         case IsNull(column):
             column_type(spec, column)
             return node
+        case Compare(column, "after" | "before" as operator, value):
+            _refuse_timeless(column, operator, column_type(spec, column))
+            return Compare(column, ">" if operator == "after" else "<", _literal(spec, column, value))
         case Compare(column, operator, value):
             return Compare(column, operator, _literal(spec, column, value))
         case EqMissing(column, value):
@@ -132,13 +135,19 @@ def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> tuple[An
 def _element_type(spec: TableSpec, column: str) -> pl.DataType:
     dtype = column_type(spec, column)
     if not isinstance(dtype, pl.List):
-        raise InvalidInputError(f"F.{column} is no list; write F.{column}.is_in([...]).")
+        raise InvalidInputError(f"F.{column} is no list; write F.{column}.is_in([...]), or .contains('...') of a text.")
     return dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
 
 
 def _refuse_list(spec: TableSpec, column: str) -> None:
     if isinstance(column_type(spec, column), pl.List):
         raise InvalidInputError(f"F.{column} is a list; write F.{column}.contains_any([...]).")
+
+
+def _refuse_timeless(column: str, operator: str, dtype: pl.DataType) -> None:
+    if not isinstance(dtype, (pl.Datetime, pl.Date)):
+        sign = ">" if operator == "after" else "<"
+        raise InvalidInputError(f"F.{column}.{operator}: the field is {dtype}, no instant; write F.{column} {sign} ...")
 
 
 def _refuse_unordered(column: str, operator: str, dtype: pl.DataType) -> None:
@@ -158,9 +167,5 @@ def _bind_ancestor(identifier: str, spec: TableSpec) -> Node:
     check_identifier(identifier)
     type_name = type_of(identifier)
     registry().of_type(type_name)
-    column = LINEAGE_COLUMNS.get(type_name)
-    if column is None:
-        return HasAncestor(identifier)
-    if spec.type_name == type_name:
-        return IsIn("identifier", ())  # a datasource, patient or study is no ancestor of its own kind
-    return And((Compare(column, "==", identifier), Not(IsNull(column))))
+    column = LINEAGE_COLUMNS.get(type_name) if spec.type_name != type_name else None
+    return HasAncestor(identifier, column)

@@ -3,6 +3,7 @@
 import math
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import polars as pl
@@ -24,6 +25,8 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
     Raises:
         InvalidInputError: the value is of a type that this column never equals.
     """
+    if isinstance(value, Enum):
+        value = value.value
     match dtype:
         case pl.String() if isinstance(value, str):
             return value

@@ -132,7 +132,14 @@ class Field:
     def _refuse_truth(self, *_: object) -> NoReturn:
         raise InvalidInputError(f"F.{self._name} alone is no predicate; write F.{self._name} == True.")
 
-    __bool__ = __and__ = __rand__ = __or__ = __ror__ = __invert__ = _refuse_truth
+    def _refuse_operand(self, other: object) -> NoReturn:
+        raise InvalidInputError(
+            f"F.{self._name} beside & or |: put each comparison in parentheses, as in (F.a == 1) & (F.b == 2), and "
+            f"write F.{self._name} == True for a bool."
+        )
+
+    __bool__ = __invert__ = _refuse_truth
+    __and__ = __rand__ = __or__ = __ror__ = _refuse_operand
 
     def __contains__(self, value: object) -> NoReturn:
         raise InvalidInputError(f"{value!r} in F.{self._name}: write F.{self._name}.contains({value!r}).")
@@ -168,11 +175,11 @@ class Field:
 
     def after(self, instant: Any) -> Predicate:
         """Whether the instant is later than this one (an ISO string, a date or a datetime; naive means UTC)."""
-        return self._compare(">", instant)
+        return self._compare("after", instant)
 
     def before(self, instant: Any) -> Predicate:
         """Whether the instant is earlier than this one (an ISO string, a date or a datetime; naive means UTC)."""
-        return self._compare("<", instant)
+        return self._compare("before", instant)
 
     def _text(self, operator: TextOperator, text: Any) -> Predicate:
         if not isinstance(text, str):
@@ -181,9 +188,11 @@ class Field:
             )
         return Text(self._name, operator, text)
 
-    def contains(self, text: str) -> Predicate:
+    def contains(self, text: Any) -> Predicate:
         """Whether the text holds this literal text, case-sensitively; on a list column: whether it is an element."""
-        return self._text("contains", text)
+        if isinstance(text, str):
+            return self._text("contains", text)
+        return Overlaps(self._name, (text,))
 
     def startswith(self, text: str) -> Predicate:
         """Whether the text starts with this literal text, case-sensitively."""

@@ -58,9 +58,11 @@ def to_polars(
         case Text(column, operator, text):
             return _text(column, operator, text)
         case Overlaps(column, values):
-            return _overlaps(column, values)
-        case HasAncestor(identifier):
-            return pl.col("ancestors").list.contains(identifier)
+            return _overlaps(column, values, columns[column])
+        case HasAncestor(identifier, column):
+            if column is None:
+                return pl.col("ancestors").list.contains(identifier)
+            return (pl.col(column) == identifier) & pl.col(column).is_not_null()
         case InSelect() | OverlapsSelect() | Quantified():
             return (answers or {})[node]
         case _:
@@ -111,8 +113,12 @@ def _starts_with(column: pl.Expr, text: str) -> pl.Expr:
     return result & (column >= text) & (column < text[:-1] + chr(following))
 
 
-def _overlaps(column: str, values: tuple[Any, ...]) -> pl.Expr:
+def _overlaps(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
     """Null for a null list; an empty list, and no values, overlap with nothing."""
     if not values:
         return pl.lit(False)
-    return reduce(or_, (pl.col(column).list.contains(value) for value in values))
+    inner = dtype.inner if isinstance(dtype, pl.List) else pl.String()
+    elements = pl.col(column)
+    if inner == pl.Int64() and any(isinstance(value, float) for value in values):
+        elements, inner = elements.cast(pl.List(pl.Float64)), pl.Float64()
+    return reduce(or_, (elements.list.contains(pl.lit(value, inner)) for value in values))

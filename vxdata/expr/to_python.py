@@ -47,7 +47,7 @@ def to_python(node: Node) -> str:
             return f"{_field(column)}.{operator}({text!r})"
         case Overlaps(column, values):
             return f"{_field(column)}.contains_any({_literals(values)})"
-        case HasAncestor(identifier):
+        case HasAncestor(identifier, _):
             return f"has_ancestor({identifier!r})"
         case InSelect(column, select):
             return f"{_field(column)}.is_in({select_to_python(select)})"

@@ -114,7 +114,7 @@ def _bare(node: Node, at: datetime | None) -> str:
             return f"{_TEXT[operator]}({quote_name(column)}, {quote_literal(text)})"
         case Overlaps(column, values):
             return f"list_has_any({quote_name(column)}, [{_list(values)}])" if values else "FALSE"
-        case HasAncestor(identifier):
+        case HasAncestor(identifier, _):
             return f"list_contains(ancestors, {quote_literal(identifier)})"
         case InSelect(column, select):
             return f"{quote_name(column)} IN ({_values(select, at)})"

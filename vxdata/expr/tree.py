@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, cast
 from vxdata.errors import InvalidInputError
 from vxdata.expr.select import Select
 
-ComparisonOperator = Literal["==", "!=", "<", "<=", ">", ">="]
+ComparisonOperator = Literal["==", "!=", "<", "<=", ">", ">=", "after", "before"]
 TextOperator = Literal["contains", "startswith", "endswith"]
 
 
@@ -48,6 +48,10 @@ def require_predicate(value: Any) -> Predicate:
     name = getattr(value, "_name", None)
     if isinstance(name, str):
         raise InvalidInputError(f"F.{name} alone is no predicate; write F.{name} == True, or F.{name}.is_not_null().")
+    if isinstance(value, (list, tuple, set)):
+        raise InvalidInputError(
+            "a list is no predicate; pass predicates one by one, or unpack it: .filter(*predicates)."
+        )
     raise InvalidInputError(
         f"{value!r} is no predicate; write one such as F.volume_type == 'T2', and put each side of & and | in "
         "parentheses."
@@ -105,9 +109,13 @@ class Overlaps(Predicate):
 
 @dataclass(frozen=True, slots=True)
 class HasAncestor(Predicate):
-    """Whether a resource is a strict ancestor at any depth: never null."""
+    """Whether a resource is a strict ancestor at any depth: never null.
+
+    Binding fills in the lineage column of the ancestor's type, if it has one, so that files are skipped.
+    """
 
     identifier: str
+    column: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +208,7 @@ def conjuncts(node: Node) -> "Iterator[Node]":
 
 def columns_of(node: Node) -> set[str]:
     """Return the columns that a predicate reads, without those of its subqueries."""
-    return {"ancestors" if isinstance(leaf, HasAncestor) else cast("Any", leaf).column for leaf in leaves(node)}
+    return {cast("Any", leaf).column or "ancestors" for leaf in leaves(node)}
 
 
 def subqueries_of(node: Node) -> "list[SubqueryNode]":

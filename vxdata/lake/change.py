@@ -9,9 +9,9 @@ from datetime import datetime
 import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec
-from vxdata.catalog.types import INSTANT
 from vxdata.lake import scd2
 from vxdata.lake.frames import REASON, Wanted
+from vxdata.schemas.columns import INSTANT
 
 LINEAGE = ("datasource_id", "patient_id", "study_id", "ancestors")
 LINEAGE_SCHEMA = {

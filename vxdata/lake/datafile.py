@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, partition_folder
-from vxdata.catalog.types import to_arrow_schema
 from vxdata.errors import StorageError
 from vxdata.lake.statistics import file_statistics
 from vxdata.lake.store import Store
+from vxdata.schemas.columns import to_arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,6 @@ from datetime import datetime
 import polars as pl
 
 from vxdata.catalog.table import TableSpec, descendant_specs
-from vxdata.catalog.types import INSTANT
 from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, name_some
 from vxdata.lake import scd2
 from vxdata.lake.commit import Plan, Premises, Stamp
@@ -16,6 +15,7 @@ from vxdata.lake.lookup import live_children, live_descendants, read_current
 from vxdata.lake.past import describe_missing
 from vxdata.lake.run import run_commit
 from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
 

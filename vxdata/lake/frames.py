@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from pydantic import ValidationError
 
-from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec
+from vxdata.catalog.table import DERIVED_COLUMNS, MAX_FOLDER, TableSpec, partition_folder
 from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.lake.faults import translated
+from vxdata.schemas.columns import value_adapter
 from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
 
-_PRINTABLE = r"[^\p{C}\p{Z}/]"
-_SEGMENT = rf"{_PRINTABLE}(?:(?:{_PRINTABLE}| )*{_PRINTABLE})?"
-_WELL_FORMED = rf"^(?:{{type}})(?:/{_SEGMENT.replace('{', '{{').replace('}', '}}')})+$"
 _PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
 _DOTS = r"/\.{1,2}(?:/|$)"
-REASON = "reason"
+REASON = ":reason"  # inside; no field's name holds a colon
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,26 @@ def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
     Raises:
         InvalidInputError: an unknown column, a column of a wrong type, or no identifiers.
     """
-    schema = frame.collect_schema()
+    with translated(spec.namespace, "read a frame of"):
+        schema = frame.collect_schema()
     _refuse_unknown(spec, schema)
     given = tuple(name for name in ("license", *spec.fields) if name in schema)
     has_parents = "parent_identifier" in schema
     columns = ["identifier", *(["parent_identifier"] if has_parents else []), *given]
-    typed = frame.lazy().select(
-        as_column(spec, name, schema[name], {**spec.columns}[name]).alias(name) for name in columns
-    )
+    typed = frame.lazy().select(as_column(spec, name, schema[name], spec.columns[name]).alias(name) for name in columns)
     if not has_parents:
         typed = typed.with_columns(pl.lit(None, pl.String).alias("parent_identifier"))
-    rows = typed.select("identifier", "parent_identifier", *given).collect()
+    rows = _collected(spec, typed.select("identifier", "parent_identifier", *given))
     return _vet(spec, rows, given, has_parents)
+
+
+def _collected(spec: TableSpec, frame: pl.LazyFrame) -> pl.DataFrame:
+    with translated(spec.namespace, "read a frame of"):
+        try:
+            return frame.collect()
+        except (pl.exceptions.InvalidOperationError, pl.exceptions.ComputeError) as error:
+            words = str(error).strip().splitlines()[0]
+            raise InvalidInputError(f"a frame of {spec.namespace} holds values that do not fit: {words}") from error
 
 
 def _refuse_unknown(spec: TableSpec, schema: pl.Schema) -> None:
@@ -150,6 +158,7 @@ def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parent
         pl.when(pl.col("identifier").is_null()).then(pl.lit("the identifier is null")),
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
+        *(_unlike_the_model(spec, name, distinct[name]) for name in given if name in spec.fields),
         pl.when(contradicts).then(pl.lit("the identifier occurs again with other values")),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
@@ -160,14 +169,32 @@ def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parent
 
 def _bad(column: str, values: pl.Series, types: tuple[str, ...]) -> pl.Expr:
     """Return the reason why each value of an identifier column is no identifier of these types; null if it is one."""
+    plain = _PLAIN.format(type="|".join(types))  # the rest is judged one by one, as the models do it
+    most = MAX_LENGTH if types != ("datasource",) else MAX_LENGTH // 8
     suspects = values.drop_nulls()
-    for pattern in (_PLAIN, _WELL_FORMED):  # plain ASCII is judged by a cheaper pattern
-        good = suspects.str.contains(pattern.format(type="|".join(types))) & (suspects.str.len_chars() <= MAX_LENGTH)
-        suspects = suspects.filter(~good | suspects.str.contains(_DOTS))
-    faults = {value: reason for value in suspects.unique() if (reason := _reason(column, value, types))}
+    good = suspects.str.contains(plain) & ~suspects.str.contains(_DOTS) & (suspects.str.len_chars() <= most)
+    suspects = suspects.filter(~good)
+    return _reasons(column, {v: reason for v in suspects.unique() if (reason := _reason(column, v, types))})
+
+
+def _reasons(column: str, faults: dict[Any, str]) -> pl.Expr:
     if not faults:
         return pl.lit(None, pl.String)
     return pl.col(column).replace_strict(list(faults), list(faults.values()), default=None, return_dtype=pl.String)
+
+
+def _unlike_the_model(spec: TableSpec, name: str, values: pl.Series) -> pl.Expr:
+    """Return the reason why values break what the model says beyond their type; each distinct value is asked once."""
+    adapter = value_adapter(spec.payload, name)
+    if adapter is None:
+        return pl.lit(None, pl.String)
+    faults: dict[Any, str] = {}
+    for value in values.drop_nulls().unique():
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            faults[value] = f"{name} {value!r}: {error.errors()[0]['msg']}"
+    return _reasons(name, faults)
 
 
 def _reason(column: str, value: str, types: tuple[str, ...]) -> str | None:
@@ -176,4 +203,6 @@ def _reason(column: str, value: str, types: tuple[str, ...]) -> str | None:
     if type_of(value) not in types:
         expected = " or ".join(map(repr, types)) or "none"
         return f"{column} {value!r} is of the type {type_of(value)!r}; expected: {expected}"
+    if type_of(value) == "datasource" and len(partition_folder(value)) > MAX_FOLDER:
+        return f"{column} {value!r} is too long to name a folder: {MAX_FOLDER} characters, escaped, at most"
     return None

@@ -121,6 +121,9 @@ class Lake:
 class FixedView:
     """The view of one state of the whole lake, as a snapshot token names it.
 
+    Attributes:
+        state: the versions of the tables.
+
     Raises:
         InvalidInputError: the state is one of another lake.
     """
@@ -128,7 +131,7 @@ class FixedView:
     def __init__(self, lake: Lake, state: LakeState) -> None:
         if state.lake_id != lake.lake_id:
             raise InvalidInputError(f"the snapshot is one of another lake than {lake.store.uri}.")
-        self._lake = lake
+        self._lake, self.state = lake, state
         self._versions: Mapping[str, int] = dict(state.versions)
         self._taken: dict[str, Snapshot] = {}
 

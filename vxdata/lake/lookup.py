@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec, child_specs, table_spec
-from vxdata.catalog.types import INSTANT
 from vxdata.lake import scd2
 from vxdata.lake.change import LINEAGE_SCHEMA, Known, lineage_of
 from vxdata.lake.lake import View
 from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.registry import registry
 
 FEW = 1_000

@@ -32,7 +32,7 @@ from datetime import datetime
 
 import polars as pl
 
-from vxdata.catalog.types import INSTANT
+from vxdata.schemas.columns import INSTANT
 
 TICK = pl.duration(microseconds=1)
 CLOSING_COLUMNS = ("identifier", "closes", "valid_from")

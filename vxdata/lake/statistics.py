@@ -58,16 +58,24 @@ def _bounds(name: str, low: Any, high: Any) -> tuple[Any, Any] | None:
     if isinstance(low, str):
         return (low, high) if name in STANDARD_COLUMNS else (low[:_CUT], _cut_up(high))
     if isinstance(low, datetime):
-        return _milliseconds(low), _milliseconds(high + timedelta(microseconds=-high.microsecond % 1000))
+        return _milliseconds(low), _milliseconds_up(high)
     if isinstance(low, date):
         return low.isoformat(), high.isoformat()
     if isinstance(low, Decimal):
-        return float(low), float(high)
+        bounds = float(low), float(high)
+        return bounds if (Decimal(bounds[0]), Decimal(bounds[1])) == (low, high) else None
     return low, high
 
 
 def _milliseconds(instant: datetime) -> str:
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"
+    return instant.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _milliseconds_up(instant: datetime) -> str | None:
+    try:
+        return _milliseconds(instant + timedelta(microseconds=-instant.microsecond % 1000))
+    except OverflowError:  # the last millisecond of year 9999
+        return None
 
 
 def _cut_up(text: str) -> str | None:

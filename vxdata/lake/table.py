@@ -14,7 +14,6 @@ import polars as pl
 
 from vxdata.catalog.evolution import missing_columns
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
-from vxdata.catalog.types import to_arrow_schema
 from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
 from vxdata.lake.datafile import DataFile
@@ -22,6 +21,7 @@ from vxdata.lake.faults import to_storage_error, translated
 from vxdata.lake.log import METADATA_KEY, entry_key
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
+from vxdata.schemas.columns import to_arrow_schema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -146,6 +146,7 @@ class Table:
 
     def _take(self, handle: "DeltaTable") -> Snapshot:
         columns = dict(pl.Schema(handle.schema()))
+        missing_columns(self.spec.namespace, self.spec.columns, columns)  # refuses a column of another type
         return Snapshot(
             self.spec,
             self.store,

@@ -5,6 +5,7 @@ import binascii
 import json
 import zlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from vxdata.errors import InvalidInputError
@@ -37,14 +38,21 @@ class UnknownCommit:
 
 @dataclass(frozen=True)
 class LakeState:
-    """One version of each table of one lake; a table that is not named does not exist in it."""
+    """One version of each table of one lake; a table that is not named does not exist in it.
+
+    Attributes:
+        lake_id: the lake.
+        versions: namespaces and versions.
+        instant: the instant as of which the state is seen; None for the state itself.
+    """
 
     lake_id: str
     versions: tuple[tuple[str, int], ...]
+    instant: datetime | None = None
 
     def to_text(self) -> str:
         """Return the token."""
-        return _pack(_SNAPSHOT, [self.lake_id, dict(self.versions)])
+        return _pack(_SNAPSHOT, [self.lake_id, dict(self.versions), self.instant and self.instant.isoformat()])
 
     @classmethod
     def from_text(cls, text: str) -> "LakeState":
@@ -53,8 +61,9 @@ class LakeState:
         Raises:
             InvalidInputError: it is none.
         """
-        lake_id, versions = _unpack(_SNAPSHOT, text, 2)
-        return cls(str(lake_id), tuple((str(name), int(version)) for name, version in versions.items()))
+        lake_id, versions, instant = _unpack(_SNAPSHOT, text, 3)
+        at = None if instant is None else datetime.fromisoformat(instant)
+        return cls(str(lake_id), tuple((str(name), int(version)) for name, version in versions.items()), at)
 
 
 def _pack(prefix: str, content: list[Any]) -> str:

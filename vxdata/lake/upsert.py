@@ -16,7 +16,7 @@ from vxdata.errors import InvalidInputError, name_some
 from vxdata.lake.change import Changes, Known, lineage_of
 from vxdata.lake.commit import Plan, Planner, Stamp
 from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
-from vxdata.lake.frames import Wanted
+from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import live_descendants, read_known
 from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_orphans, refuse_rejected
@@ -33,7 +33,8 @@ class UpsertReport:
         updated: resources that got a new version.
         unchanged: resources that were already as the frame says.
         deleted: resources that were closed because the frame lacks them.
-        rejected: the rows that could not be written: identifier, parent_identifier, the frame's columns, reason.
+        rejected: the rows that could not be written: identifier, parent_identifier, the frame's columns, and reason
+            (rejected_because, if a field is called reason).
         commit_id: the commit's id in the audit log; None if nothing was written.
     """
 
@@ -125,9 +126,14 @@ def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOption
         updated=upserted.changes.updated.height,
         unchanged=upserted.changes.unchanged,
         deleted=len(upserted.doomed),
-        rejected=upserted.changes.rejected,
+        rejected=_with_reason(upserted.changes.rejected),
         commit_id=None if done.version is None else stamp.commit_id,
     )
+
+
+def _with_reason(rejected: pl.DataFrame) -> pl.DataFrame:
+    """Name the column of reasons; a payload may have a field of that name."""
+    return rejected.rename({REASON: "reason" if "reason" not in rejected.columns else "rejected_because"})
 
 
 @dataclass(frozen=True)

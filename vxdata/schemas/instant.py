@@ -16,12 +16,15 @@ def to_instant(value: Any) -> Any:
         The UTC datetime; a value of another kind is handed back for the caller to judge.
 
     Raises:
-        ValueError: a string that is no ISO 8601 date or datetime.
+        ValueError: a string that is no ISO 8601 date or datetime, or an instant before year 1 or after 9999 in UTC.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        try:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{value.isoformat()} has no year between 1 and 9999 in UTC") from None
     return value

@@ -75,7 +75,7 @@ class Payload(_WithKeywords):
         parents: the types that a parent may have; empty for a root (only ``datasource`` is one).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     payload_type: ClassVar[str] = ""
     namespace: ClassVar[str] = ""

@@ -6,11 +6,12 @@ payload classes. Entry points are read once, when a type is first looked up.
 
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.schemas import payload as standard
+from vxdata.schemas.columns import allows_null, model_columns
 from vxdata.schemas.payload import Payload
 
 ENTRY_POINT_GROUP = "vxdata.payloads"
@@ -36,7 +37,7 @@ STANDARD_COLUMNS = (
 
 RESERVED_NAMESPACES = frozenset(
     {"resources", "storage", "snapshots", "commits", "snapshot", "as_of", "resolve", "compact", "vacuum", "verify"}
-    | {"erase", "namespace", "namespaces", "author", "uri", "close"}
+    | {"erase", "namespace", "namespaces", "author", "uri", "close", "token"}
 )
 """Words that the client itself uses, so that no type may take them as its namespace."""
 
@@ -70,9 +71,9 @@ class PayloadRegistry:
                 f"{cls.__qualname__} names no type: write class {cls.__name__}(Payload, type='...', namespace='...', "
                 "parents=('patient',))."
             )
-        if not cls.parent_types and cls.payload_type != "datasource":
+        if cls.payload_type != "datasource" and not set(cls.parent_types) - {cls.payload_type}:
             raise InvalidInputError(
-                f"{cls.__qualname__}: every type but 'datasource' has a parent; name parents=(...)."
+                f"{cls.__qualname__}: every type but 'datasource' has a parent of another type; name parents=(..)."
             )
         if cls.namespace in RESERVED_NAMESPACES or cls.namespace.startswith("_"):
             raise InvalidInputError(
@@ -80,6 +81,7 @@ class PayloadRegistry:
             )
         if clash := sorted(set(cls.model_fields) & set(STANDARD_COLUMNS)):
             raise InvalidInputError(f"{cls.__qualname__}: the fields {clash} clash with standard columns; rename them.")
+        _refuse_bad_fields(cls)
         unknown = [p for p in cls.parent_types if p not in self._by_type and p != cls.payload_type]
         if unknown:
             raise InvalidInputError(
@@ -110,6 +112,15 @@ class PayloadRegistry:
         return iter(self._by_type.values())
 
 
+def _refuse_bad_fields(cls: type[Payload]) -> None:
+    model_columns(cls)
+    if required := [name for name, field in cls.model_fields.items() if not allows_null(field)]:
+        raise InvalidInputError(
+            f"{cls.__qualname__}: the fields {required} do not take None; rows of frames and of older versions may "
+            "lack them, so write '... | None = Field(None, description=...)'."
+        )
+
+
 def _same_definition(one: type[Payload], other: type[Payload]) -> bool:
     """Whether two classes are one definition, run twice (a notebook cell, a reloaded module)."""
 
@@ -138,12 +149,25 @@ STANDARD_PAYLOADS: tuple[type[Payload], ...] = (
 def registry() -> PayloadRegistry:
     """Return the one registry of this process, with the types of installed packages."""
     known = PayloadRegistry(STANDARD_PAYLOADS)
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        cls = entry.load()
-        if not (isinstance(cls, type) and issubclass(cls, Payload)):
-            raise InvalidInputError(f"entry point {entry.value!r} of {ENTRY_POINT_GROUP!r} is no subclass of Payload.")
-        known.add(cls)
+    entries = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name)
+    waiting = [_load(entry) for entry in entries]
+    while waiting:  # a type may name a parent that another package brings
+        ready = [cls for cls in waiting if all(p in known or p == cls.payload_type for p in cls.parent_types)]
+        for cls in ready or waiting:
+            known.add(cls)
+        waiting = [cls for cls in waiting if cls not in ready]
     return known
+
+
+def _load(entry: EntryPoint) -> type[Payload]:
+    where = f"entry point {entry.name!r} = {entry.value!r} of {ENTRY_POINT_GROUP!r}"
+    try:
+        cls = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise InvalidInputError(f"{where} cannot be loaded: {error}. Mend or uninstall its package.") from error
+    if not (isinstance(cls, type) and issubclass(cls, Payload)):
+        raise InvalidInputError(f"{where} is no subclass of Payload.")
+    return cls
 
 
 def register(cls: PayloadClass) -> PayloadClass:

@@ -58,16 +58,15 @@ class Client:
         lake = Lake(open_store(address, storage_options))
         author = author or os.environ.get(AUTHOR_VARIABLE) or _user_name()
         self._session = Session(lake, lake, author)
-        self._token: str | None = None
         if snapshot is not None:
-            view = FixedView(lake, LakeState.from_text(snapshot))
-            self._session = Session(lake, view, author, read_only="a client of a snapshot")
-            self._token = snapshot
+            state = LakeState.from_text(snapshot)
+            view = FixedView(lake, state)
+            self._session = Session(lake, view, author, instant=state.instant, read_only="a client of a snapshot")
 
     @classmethod
-    def _of(cls, session: "Session", token: str | None = None) -> "Client":
+    def _of(cls, session: "Session") -> "Client":
         client = cls.__new__(cls)
-        client._session, client._token = session, token
+        client._session = session
         return client
 
     def __repr__(self) -> str:
@@ -81,9 +80,14 @@ class Client:
     @property
     def token(self) -> str:
         """The token of a snapshot client: `Client(uri, snapshot=token)` opens the same state again."""
-        if self._token is None:
+        from dataclasses import replace
+
+        from vxdata.lake.lake import FixedView
+
+        view = self._session.view
+        if not isinstance(view, FixedView):
             raise InvalidInputError("only a client of a snapshot has a token; client.snapshot() gives one.")
-        return self._token
+        return replace(view.state, instant=self._session.instant).to_text()
 
     # -- time
 
@@ -93,19 +97,23 @@ class Client:
 
         from vxdata.sdk.query import read_instant
 
-        at = read_instant(instant)
-        return Client._of(replace(self._session, instant=at, read_only="a client of the past"), self._token)
+        at, own = read_instant(instant), self._session.instant
+        if own is not None and at > own:
+            raise InvalidInputError(f"as_of({instant!r}): this client sees the lake as of {own.isoformat()} only.")
+        return Client._of(replace(self._session, instant=at, read_only="a client of the past"))
 
     def snapshot(self) -> "Client":
-        """Return a read-only client on the exact state of all tables now; its `.token` opens it again."""
+        """Return a read-only client on the exact state of all tables now; its `.token` opens it again.
+
+        The snapshot of a snapshot is the same state; that of a client of the past stays in the past.
+        """
         from dataclasses import replace
 
         from vxdata.lake.lake import FixedView
 
-        lake = self._session.lake
-        state = lake.state()
-        session = replace(self._session, view=FixedView(lake, state), read_only="a client of a snapshot")
-        return Client._of(session, state.to_text())
+        lake, view = self._session.lake, self._session.view
+        fixed = view if isinstance(view, FixedView) else FixedView(lake, lake.state())
+        return Client._of(replace(self._session, view=fixed, read_only="a client of a snapshot"))
 
     # -- commits
 

@@ -37,7 +37,22 @@ def _wanted(spec: TableSpec, resources: Iterable[Resource]) -> Wanted:
         for r in resources
     ]
     columns = {"identifier": pl.String(), "parent_identifier": pl.String(), "license": pl.String(), **spec.fields}
-    return to_wanted(spec, pl.DataFrame(rows, schema=columns))
+    return to_wanted(spec, _frame(spec, rows, columns))
+
+
+def _frame(spec: TableSpec, rows: list[dict[str, Any]], columns: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Return dumped values as a frame.
+
+    Raises:
+        InvalidInputError: a value that its column cannot hold; names the field.
+    """
+    series = []
+    for name, dtype in columns.items():
+        try:
+            series.append(pl.Series(name, [row[name] for row in rows], dtype=dtype))
+        except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise InvalidInputError(f"{spec.namespace}.{name}: a value does not fit into {dtype} ({error}).") from error
+    return pl.DataFrame(series)
 
 
 def plain(value: Any) -> Any:
@@ -70,7 +85,7 @@ def wanted_changes(
     """
     given = {**_validated(spec, changes), **license}
     columns = {"identifier": pl.String(), **{name: spec.columns[name] for name in given}}
-    return to_wanted(spec, pl.DataFrame([{"identifier": identifier, **given}], schema=columns))
+    return to_wanted(spec, _frame(spec, [{"identifier": identifier, **given}], columns))
 
 
 def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> dict[str, Any]:
@@ -78,9 +93,16 @@ def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> 
         if not isinstance(changes, spec.payload):
             raise InvalidInputError(f"{spec.namespace} take a {spec.payload.__name__}, not a {type(changes).__name__}.")
         changes = {name: getattr(changes, name) for name in changes.model_fields_set}
+    if changes is not None and not isinstance(changes, Mapping):
+        raise InvalidInputError(
+            f"{spec.namespace}: a mapping of fields or a {spec.payload.__name__} is expected, not {changes!r}."
+        )
     for name in changes or {}:
         if name not in spec.fields:
-            raise InvalidInputError(f"{spec.namespace} has no field {name!r}.{did_you_mean(name, spec.fields)}")
+            hint = (
+                " Write license=... beside the changes." if name == "license" else did_you_mean(str(name), spec.fields)
+            )
+            raise InvalidInputError(f"{spec.namespace} has no field {name!r}.{hint}")
     try:
         model = _changes_model(spec.payload).model_validate(dict(changes or {}))
     except ValidationError as error:

@@ -61,6 +61,6 @@ def funnel_chart(select: Select, funnel: pl.DataFrame) -> str:
         if step["filter"] != ALL_ROWS:
             why = f", {step['removed_null']:,} because a value was missing" if step["removed_null"] else ""
             lines += ["  |", f"  |-- {step['filter']}: {step['removed']:,} removed{why}", "  v"]
-        within = f"{step['patients']:,} patients, {step['studies']:,} studies"
-        lines.append(f"{step['resources']:,} {select.spec.namespace} ({within})")
+        within = f"patients: {step['patients']:,}, studies: {step['studies']:,}"
+        lines.append(f"{select.spec.namespace}: {step['resources']:,} ({within})")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Namespaces: the verbs on the resources of one type, and `resources` for any type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
@@ -71,9 +71,10 @@ class Resources(Generic[ResponseT]):
         if isinstance(resources, Resource):
             return self.create([resources], reason=reason)[0]
         stamp = self._session.stamp("create", reason)
+        resources = _listed("create", resources, "a Resource, or a list of them,")
         for resource in resources:
             if not isinstance(resource, Resource):
-                raise InvalidInputError(f"create: a Resource is expected, not a {type(resource).__name__}.")
+                raise InvalidInputError(f"create: a Resource is expected, not {resource!r}.")
             self._spec_of(resource.identifier)
         if not resources:
             return []
@@ -101,7 +102,7 @@ class Resources(Generic[ResponseT]):
         """
         if isinstance(identifiers, str):
             return self.retrieve([identifiers])[0]
-        asked = list(identifiers)
+        asked = _listed("retrieve", identifiers, "an identifier, or a list of them,")
         specs = {identifier: self._spec_of(identifier) for identifier in asked}
         found: dict[str, ResourceResponse[Any]] = {}
         for spec in dict.fromkeys(specs.values()):
@@ -109,9 +110,8 @@ class Resources(Generic[ResponseT]):
             found |= {response.identifier: response for response in to_responses(spec, rows)}
         missing = [identifier for identifier in specs if identifier not in found]
         if missing:
-            raise NotFoundError(
-                f"not found: {describe_missing(self._session.view, pl.Series(missing, dtype=pl.String))}"
-            )
+            words = describe_missing(self._session.view, pl.Series(missing), self._session.instant)
+            raise NotFoundError(f"not found: {words}.")
         return cast("list[ResponseT]", [found[identifier] for identifier in asked])
 
     def _seen(self, spec: TableSpec, identifiers: pl.Series) -> pl.DataFrame:
@@ -162,6 +162,8 @@ class Resources(Generic[ResponseT]):
             InvalidInputError: an unknown field or a value of a wrong type.
         """
         stamp = self._session.stamp("update", reason)
+        if license is not UNSET and license is not None and not isinstance(license, str):
+            raise InvalidInputError(f"update: license={license!r}: a text or None is expected.")
         spec = self._spec_of(identifier)
         wanted = wanted_changes(spec, identifier, changes, {} if isinstance(license, _Unset) else {"license": license})
         expected = None if expected_valid_from is None else read_instant(expected_valid_from)
@@ -261,6 +263,23 @@ class Namespace(Resources[ResponseT]):
         return upserts.upsert(self._session.lake, wanted, options, stamp)[self._spec]
 
 
+def _datasource(identifier: Any) -> str:
+    if type_of(check_identifier(identifier)) != "datasource":
+        raise InvalidInputError(f"datasources: {identifier!r} is no datasource.")
+    return str(identifier)
+
+
+def _listed(verb: str, values: Any, expected: str) -> list[Any]:
+    """Return some values as a list.
+
+    Raises:
+        InvalidInputError: they cannot be listed.
+    """
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
+        raise InvalidInputError(f"{verb}: {expected} is expected, not {values!r}.")
+    return list(values)
+
+
 def upsert_options(
     missing: Literal["keep", "delete"],
     datasources: Sequence[str] | None,
@@ -277,6 +296,10 @@ def upsert_options(
     for name, value, allowed in words:
         if value not in allowed:
             raise InvalidInputError(f"{name}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
-    named = None if datasources is None else tuple(map(check_identifier, datasources))
+    named = (
+        None
+        if datasources is None
+        else tuple(map(_datasource, _listed("upsert", datasources, "a list of datasources")))
+    )
     instant = None if valid_from is None else read_instant(valid_from)
     return UpsertOptions(missing, named, cascade, instant, on_invalid)

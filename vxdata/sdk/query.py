@@ -66,6 +66,7 @@ class BaseQuery(HasSelect):
                 f"sort: {len(columns)} columns, {len(flags)} values of descending; name one for each."
             )
         for name in columns:
+            _require_name("sort", name)
             if isinstance(column_type(self._select.spec, name), (pl.List, pl.Struct)):
                 raise InvalidInputError(f"sort: {name!r} is no scalar column.")
         return self._with(sort=tuple(zip(columns, flags, strict=True)))
@@ -158,8 +159,7 @@ class BaseQuery(HasSelect):
         if not columns:
             raise InvalidInputError("select(): name at least one column.")
         for name in columns:
-            if not isinstance(name, str):
-                raise InvalidInputError(f"select({name!r}): the name of a column is expected, as a string.")
+            _require_name("select", name)
             column_type(self._select.spec, name)
         return replace(self._select, columns=tuple(dict.fromkeys(columns)))
 
@@ -190,6 +190,11 @@ class Query(BaseQuery, Generic[ResponseT]):
         from vxdata.sdk.convert import to_responses
 
         return cast("list[ResponseT]", to_responses(self._select.spec, self.collect()))
+
+
+def _require_name(verb: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{verb}({name!r}): the name of a column is expected, as a string.")
 
 
 def read_instant(instant: str | date | datetime) -> datetime:

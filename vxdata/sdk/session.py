@@ -32,6 +32,8 @@ class Session:
         Raises:
             InvalidInputError: the client is read-only.
         """
+        if reason is not None and not isinstance(reason, str):
+            raise InvalidInputError(f"reason={reason!r}: a text is expected, not {type(reason).__name__}.")
         if self.read_only:
             raise InvalidInputError(f"{operation}: {self.read_only} is read-only; use the client that it came from.")
         return Stamp(operation, self.author, reason)

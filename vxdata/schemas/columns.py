@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import polars as pl
 from polars.datatypes import DataTypeClass
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 
 from vxdata.errors import InvalidInputError
 
@@ -69,7 +71,7 @@ def to_polars_type(annotation: Any, metadata: Iterable[Any] = ()) -> pl.DataType
     if origin in (Union, types.UnionType):
         return _one_type_of(annotation, [a for a in arguments if a is not type(None)], metadata)
     if origin is Literal:
-        return _one_type_of(annotation, sorted({type(a) for a in arguments}, key=repr), metadata)
+        return _one_type_of(annotation, sorted({type(a) for a in arguments if a is not None}, key=repr), metadata)
     if origin is list:
         return pl.List(to_polars_type(arguments[0]))
     if annotation in _SCALARS:
@@ -79,11 +81,50 @@ def to_polars_type(annotation: Any, metadata: Iterable[Any] = ()) -> pl.DataType
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return _one_type_of(annotation, sorted({type(member.value) for member in annotation}, key=repr), metadata)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation.model_fields:
-        return pl.Struct(model_columns(annotation))
+        return _nested_type(annotation)
     raise InvalidInputError(
         f"the type {annotation!r} has no column type; use str, int, float, bool, bytes, date, datetime, Decimal, "
         "a list of these, or a nested model."
     )
+
+
+def _nested_type(model: type[BaseModel]) -> pl.DataType:
+    try:
+        return pl.Struct(model_columns(model))
+    except RecursionError:
+        raise InvalidInputError(f"{model.__name__} holds itself; a column has a fixed depth.") from None
+
+
+def allows_null(field: FieldInfo) -> bool:
+    """Whether a field takes None: rows of frames and of older versions may lack it."""
+    arguments = get_args(field.annotation)
+    is_union = get_origin(field.annotation) in (Union, types.UnionType)
+    return (is_union and type(None) in arguments) or field.annotation in (Any, type(None))
+
+
+_OPEN = (str, int, float, bool, bytes, date, datetime, type(None))
+
+
+@cache
+def value_adapter(model: type[BaseModel], name: str) -> "TypeAdapter[Any] | None":
+    """Return what checks a field's values beyond their column type; None for an open field.
+
+    Only scalar fields are checked: `Literal`, `Enum`, bounds, lengths and patterns.
+    """
+    field = model.model_fields[name]
+    leaves = get_args(field.annotation) if get_origin(field.annotation) in (Union, types.UnionType) else ()
+    if not field.metadata and all(leaf in _OPEN or _is_utc_datetime(leaf) for leaf in leaves or (field.annotation,)):
+        return None
+    if isinstance(to_polars_type(field.annotation, field.metadata), (pl.List, pl.Struct)):
+        return None
+    annotation: Any = field.annotation
+    for constraint in field.metadata:
+        annotation = Annotated[annotation, constraint]
+    return TypeAdapter(annotation)
+
+
+def _is_utc_datetime(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated and get_args(annotation)[0] is datetime
 
 
 def _one_type_of(annotation: Any, candidates: list[Any], metadata: Iterable[Any]) -> pl.DataType:
@@ -94,9 +135,10 @@ def _one_type_of(annotation: Any, candidates: list[Any], metadata: Iterable[Any]
 
 
 def _decimal_type(metadata: Iterable[Any]) -> pl.DataType:
+    constraints = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else (item,))]
     limits = {
         name: value
-        for item in metadata
+        for item in constraints
         for name in ("max_digits", "decimal_places")
         if (value := getattr(item, name, None)) is not None
     }
