@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -41,12 +42,17 @@ WRITES: dict[str, Use] = {
 USES = READS | WRITES
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Client:
-    """A client of a new local lake that holds a patient."""
-    client = Client(tmp_path / "lake")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake that holds a patient; the tests get copies."""
+    client = Client(tmp_path_factory.mktemp("template") / "lake")
     client.resources.create(FAMILY)
-    return client
+    return Path(client.uri)
+
+
+@pytest.fixture
+def client(template: Path, tmp_path: Path) -> Client:
+    return Client(shutil.copytree(template, tmp_path / "lake"))
 
 
 def content_of(root: str | Path) -> dict[str, bytes]:

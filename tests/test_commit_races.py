@@ -25,6 +25,7 @@ from tests.support.broken import RULES
 from tests.support.proxy import Fault, Match, Proxy
 from tests.support.servers import make_bucket
 from tests.support.stepping import TICK, Clock, Put, Puts, Step, Writer, lost_answer, lost_request, open_client
+from tests.support.wishes import NewerPatient
 from vxdata.catalog.table import table_spec
 from vxdata.errors import (
     AlreadyExistsError,
@@ -43,6 +44,7 @@ from vxdata.schemas import Resource
 from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
 from vxdata.sdk.ingest import ingest
+from vxdata.sdk.namespace import Namespace
 
 P, Q, S = "patient/p", "patient/q", "pathologyspecimen/s"
 Without = Callable[[str], None]
@@ -91,19 +93,16 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> Puts:
 
 @pytest.fixture
 def scene(tmp_path: Path, puts: Puts) -> Scene:
-    return make_scene(str(tmp_path / "lake"), puts)
+    return make_scene(str(tmp_path / "lake"), puts, resource(S, P), resource("pathologyassessment/x", S))
 
 
-def make_scene(uri: str, puts: Puts, deadline_seconds: float = 2.0) -> Scene:
+def make_scene(uri: str, puts: Puts, *more: Resource) -> Scene:
+    """Two patients of one datasource, another datasource, and more."""
     clock = Clock()
-    a, b = (open_client(uri, clock.patience(deadline_seconds)) for _ in "ab")
-    a.resources.create(
-        [
-            *(resource("datasource/d"), resource("datasource/e")),
-            *(resource(P, "datasource/d", birthyear=0), resource(Q, "datasource/d", birthyear=0)),
-            *(resource(S, P), resource("pathologyassessment/x", S)),
-        ]
-    )
+    a, b = (open_client(uri, clock.patience(deadline_seconds=2)) for _ in "ab")
+    datasources = [resource("datasource/d"), resource("datasource/e")]
+    patients = [resource(identifier, "datasource/d", birthyear=0) for identifier in (P, Q)]
+    a.resources.create([*datasources, *patients, *more])
     clock.turn(timedelta(seconds=1))
     puts.tried.clear()
     return Scene(uri, clock, puts, a, b)
@@ -720,10 +719,16 @@ def test_a_checkpoint_hint_that_is_damaged_is_no_failed_write(scene: Scene, hint
 ENTRY = r"/_delta_log/\d{20}\.json$"
 
 
-@pytest.fixture(params=["moto", "ministack"])
-def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
+@pytest.fixture(scope="module", params=["moto", "ministack"])
+def proxy_process(request: pytest.FixtureRequest) -> Iterator[Proxy]:
     with Proxy(request.getfixturevalue(f"{request.param}_url")) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def proxy(proxy_process: Proxy) -> Proxy:
+    proxy_process.reset()
+    return proxy_process
 
 
 @pytest.fixture
@@ -747,6 +752,20 @@ def test_on_s3_a_create_whose_answer_is_lost_is_done_once(on_s3: Scene, proxy: P
     proxy.inject("lost_answer", Match("PUT", ENTRY))
     on_s3.a.patients.create(resource("patient/new", "datasource/d"))
     assert on_s3.live() == ["patient/new", P, Q]
+
+
+def test_on_s3_a_table_whose_making_is_not_answered_is_made_once(on_s3: Scene, proxy: Proxy) -> None:
+    proxy.inject("lost_answer", Match("PUT", "psa_measurements/_delta_log/0{20}.json$"))
+    on_s3.a.psa_measurements.create(resource("psameasurement/m", P, value=4.5))
+    assert on_s3.live("psa_measurements") == ["psameasurement/m"]
+
+
+def test_on_s3_a_column_whose_adding_is_not_answered_is_added_once(on_s3: Scene, proxy: Proxy) -> None:
+    proxy.inject("lost_answer", Match("PUT", ENTRY))
+    newer = Namespace(open_client(on_s3.uri)._session, NewerPatient)
+    newer.upsert(pl.DataFrame({"identifier": [P], "scanner": ["X"]}))
+    assert newer.query().collect().filter(identifier=P)["scanner"].to_list() == ["X"]
+    assert [f.name for f in on_s3.table().schema().fields].count("scanner") == 1
 
 
 @pytest.mark.parametrize("fault", ["reset", 500, 503])

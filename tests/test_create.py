@@ -1,6 +1,7 @@
 """`create`: one resource or a list in any order, validated as a whole before anything is written."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,10 +42,18 @@ def commits_of(client: Client, namespace: str) -> int:
     return max(0, len(list(Path(client.uri, namespace, "_delta_log").glob("*.json"))) - 1)
 
 
-@pytest.fixture
-def untouched(client: Client) -> Iterator[None]:
-    """Check that what the test does after the family was made writes nothing at all."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake that holds the family; the tests get copies."""
+    client = Client(tmp_path_factory.mktemp("template") / "lake")
     client.resources.create(FAMILY)
+    return Path(client.uri)
+
+
+@pytest.fixture
+def untouched(client: Client, template: Path) -> Iterator[None]:
+    """Put the family into the lake, and check that what the test does then writes nothing at all."""
+    shutil.copytree(template, client.uri)
     before = files_of(client)
     yield
     assert files_of(client) == before

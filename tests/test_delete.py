@@ -1,5 +1,6 @@
 """`delete`: closes the current version, refuses to leave orphans, and forgets nothing."""
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,15 @@ def make(uri: str | Path) -> Client:
     return client
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake as `make` leaves it; the tests get copies."""
+    return Path(make(tmp_path_factory.mktemp("template") / "lake").uri)
+
+
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return make(tmp_path / "lake")
+def client(template: Path, tmp_path: Path) -> Client:
+    return Client(shutil.copytree(template, tmp_path / "lake"))
 
 
 def files_of(client: Client) -> dict[str, int]:

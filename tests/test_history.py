@@ -1,5 +1,6 @@
 """`history`: all versions of a resource, oldest first, ends filled, gaps visible."""
 
+import shutil
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +23,15 @@ def make(uri: str | Path) -> Client:
     return client
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake as `make` leaves it; the tests get copies."""
+    return Path(make(tmp_path_factory.mktemp("template") / "lake").uri)
+
+
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return make(tmp_path / "lake")
+def client(template: Path, tmp_path: Path) -> Client:
+    return Client(shutil.copytree(template, tmp_path / "lake"))
 
 
 def test_versions_come_oldest_first_with_their_ends(lake_uri: str) -> None:

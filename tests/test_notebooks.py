@@ -20,7 +20,6 @@ from vxdata.sources.idc import find_release
 from vxdata_cli.demo import build, demo_uri
 from vxdata_cli.demo_questions import label_and_look_back
 
-
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
 

@@ -266,7 +266,7 @@ def remote(proxy: Proxy) -> Client:
     client = Client("s3://pushdown/lake", storage_options={"endpoint_url": proxy.endpoint_url, **keys})
     update(load(client))
     noise = Random(1)
-    texts = [noise.randbytes(500).hex() for _ in range(2000)]
+    texts = [noise.randbytes(1500).hex() for _ in range(2000)]  # 3 MB: Polars reads gaps of up to 1 MB along
     frame = pl.DataFrame({"identifier": [f"volume/w/{n}" for n in range(2000)], "series_description": texts})
     words = {"parent_identifier": "imagingstudy/d1", "modality": "wide", "volume_type": "wide"}
     client.volumes.upsert(frame.with_columns(pl.lit(word).alias(name) for name, word in words.items()))

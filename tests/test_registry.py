@@ -1,5 +1,6 @@
 """A team's own payload types: registered in code, in a notebook, or by an installed package."""
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -11,7 +12,15 @@ from typing import Any, Literal
 
 import polars as pl
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    field_serializer,
+    field_validator,
+)
 from vxdata_test_plugin import Biopsy, Core, Needle
 
 from vxdata.errors import InvalidInputError
@@ -43,12 +52,17 @@ def types(monkeypatch: pytest.MonkeyPatch) -> PayloadRegistry:
     return registry()
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Client:
-    """A client of a new local lake that holds a patient."""
-    client = Client(tmp_path / "lake")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake that holds a patient; the tests get copies."""
+    client = Client(tmp_path_factory.mktemp("template") / "lake")
     client.resources.create(PARENTS)
-    return client
+    return Path(client.uri)
+
+
+@pytest.fixture
+def client(template: Path, tmp_path: Path) -> Client:
+    return Client(shutil.copytree(template, tmp_path / "lake"))
 
 
 def make(fields: dict[str, Any] | None = None, **keywords: Any) -> type[Payload]:
@@ -208,6 +222,67 @@ def test_a_subclass_that_nobody_registered_is_refused(types: PayloadRegistry, cl
         Resource(identifier="patient/2", parent_identifier="datasource/a", payload=Veteran(service="navy"))
     with pytest.raises(InvalidInputError, match=r"Veteran|service"):
         client.patients.update("patient/1", Veteran(service="navy"))
+
+
+# -- what else pydantic can do
+
+
+def test_a_field_with_an_alias_is_stored_and_read_by_its_name(types: PayloadRegistry, client: Client) -> None:
+    @register
+    class Scan(Payload, type="scan", namespace="scans", parents=("patient",)):
+        body: str | None = Field(None, alias="BodyPartExamined")
+
+    assert client.scans.create(a_scan(BodyPartExamined="arm")).payload.body == "arm"
+    assert client.scans.update("scan/1", {"body": "leg"}).payload.body == "leg"
+    assert client.scans.query().filter(F.body == "leg").collect_as_pydantic()[0].payload.body == "leg"
+
+
+def test_a_field_is_stored_as_it_is_whatever_the_model_dumps(types: PayloadRegistry, client: Client) -> None:
+    @register
+    class Scan(Payload, type="scan", namespace="scans", parents=("patient",)):
+        body: str | None = Field(None, exclude=True)
+        dose: float | None = None
+
+        @field_serializer("dose")
+        def _in_words(self, dose: float | None) -> str:
+            return f"{dose} mSv"
+
+        @computed_field(return_type=str)
+        def title(self) -> str:
+            return f"{self.body}!"
+
+    assert client.scans.create(a_scan(body="arm", dose=1.5)).payload == Scan(body="arm", dose=1.5)
+    assert client.scans.query().select("body", "dose").collect().rows() == [("arm", 1.5)]
+    assert client.scans.update("scan/1", Scan(body="leg", dose=2)).payload == Scan(body="leg", dose=2)
+
+
+def test_validators_judge_an_update_too(types: PayloadRegistry, client: Client) -> None:
+    @register
+    class Scan(Payload, type="scan", namespace="scans", parents=("patient",)):
+        body: str | None = None
+
+        @field_validator("body")
+        @classmethod
+        def _known(cls, body: str | None) -> str | None:
+            if body == "tail":
+                raise ValueError("no such part")
+            return body and body.upper()
+
+    client.scans.create(a_scan(body="arm"))
+    with pytest.raises(InvalidInputError, match="no such part"):
+        client.scans.update("scan/1", {"body": "tail"})
+    assert client.scans.retrieve("scan/1").payload.body == "ARM"
+    assert client.scans.update("scan/1", {"body": "leg"}).payload.body == "LEG"
+    assert client.scans.query().select("body").collect()["body"].to_list() == ["LEG"]
+
+
+def test_a_type_that_takes_any_field_is_refused(types: PayloadRegistry) -> None:
+    class Scan(Payload, type="scan", namespace="scans", parents=("patient",)):
+        model_config = ConfigDict(extra="allow")
+        body: str | None = None
+
+    with pytest.raises(InvalidInputError, match="extra"):
+        register(Scan)
 
 
 # -- in a notebook

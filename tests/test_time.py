@@ -1,6 +1,7 @@
 """Time: clients of the past, snapshots and their tokens, and what stays the same whatever is written later."""
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -43,9 +44,16 @@ def seen(client: Client) -> list[int | None]:
     return client.patients.query().sort("identifier").collect()["birthyear"].to_list()
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Client, list[datetime]]:
+    """The story in a lake that the tests only read (or fail to write)."""
+    return tell(tmp_path_factory.mktemp("told") / "lake")
+
+
 @pytest.fixture
-def story(tmp_path: Path) -> tuple[Client, list[datetime]]:
-    return tell(tmp_path / "lake")
+def story(told: tuple[Client, list[datetime]], tmp_path: Path) -> tuple[Client, list[datetime]]:
+    """The story in a lake of the test's own."""
+    return Client(shutil.copytree(told[0].uri, tmp_path / "lake")), told[1]
 
 
 # -- the past
@@ -305,19 +313,14 @@ VIEWS: dict[str, Callable[[Client], Client]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """A client of a lake that the tests only read (or fail to write)."""
-    return tell(tmp_path_factory.mktemp("time") / "lake")[0]
-
-
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("write", WRITES)
-def test_a_client_of_a_fixed_state_refuses_to_write(told: Client, view: str, write: str) -> None:
-    fixed, before = VIEWS[view](told), sorted(Path(told.uri).rglob("*"))
+def test_a_client_of_a_fixed_state_refuses_to_write(told: tuple[Client, list[datetime]], view: str, write: str) -> None:
+    client, _ = told
+    fixed, before = VIEWS[view](client), sorted(Path(client.uri).rglob("*"))
     with pytest.raises(InvalidInputError, match="read-only"):
         WRITES[write](fixed)
-    assert sorted(Path(told.uri).rglob("*")) == before
+    assert sorted(Path(client.uri).rglob("*")) == before
     assert fixed.patients.query().filter(F.birthyear == 3).count() == 1
 
 

@@ -1,5 +1,6 @@
 """`update`: what is not given stays, what is given as None is cleared, and nothing is written in vain."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -28,9 +29,15 @@ def make(uri: str | Path) -> Client:
     return client
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a lake as `make` leaves it; the tests get copies."""
+    return Path(make(tmp_path_factory.mktemp("template") / "lake").uri)
+
+
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return make(tmp_path / "lake")
+def client(template: Path, tmp_path: Path) -> Client:
+    return Client(shutil.copytree(template, tmp_path / "lake"))
 
 
 @pytest.fixture
@@ -168,13 +175,13 @@ def test_no_update_is_lost_when_many_clients_write_at_once(lake_uri: str) -> Non
     def write(field: str) -> None:
         client = Client(lake_uri)
         start.wait()
-        for n in range(3):
+        for n in range(2):
             client.patients.update("patient/1", {field: n if field == "birthyear" else str(n)})
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, fields))
     found = Client(lake_uri).patients.retrieve("patient/1").payload
-    assert found.model_dump() == {"birthyear": 2, "sex": "2", "species": "2", "ethnic_group": "2"}
+    assert found.model_dump() == {"birthyear": 1, "sex": "1", "species": "1", "ethnic_group": "1"}
     assert Client(lake_uri).patients.query().count() == 1
 
 

@@ -12,10 +12,10 @@ import deltalake
 import polars as pl
 import pytest
 
-from vxdata.schemas.columns import INSTANT
 from vxdata.lake import commit, create, delete, planning, scd2, table, update, upsert
 from vxdata.lake.log import LogEntry
 from vxdata.lake.lookup import read_current
+from vxdata.schemas.columns import INSTANT
 
 WRITERS = (create, delete, planning, update, upsert)
 Patch = Callable[[pytest.MonkeyPatch], None]

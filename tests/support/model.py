@@ -60,14 +60,15 @@ class Upsert:
 
 
 @dataclass
-class Counts:
-    """What an upsert has to report."""
+class Done:
+    """What a verb did: what an upsert has to report, and whose orphans, if any, the writer has to tell of."""
 
     created: int = 0
     updated: int = 0
     unchanged: int = 0
-    deleted: int = 0
     rejected: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
 
 
 def type_of(identifier: str) -> str:
@@ -109,6 +110,10 @@ class Model:
         return {
             i for i, v in found.items() if not (p := self.live(v.parent)) or v.ancestors != (*p.ancestors, v.parent)
         }
+
+    def orphans_of(self, done: Done) -> set[str]:
+        """The orphans that a writer has to tell of: those that it made, and whatever is left below what it closed."""
+        return (self.orphans() & done.made) | self.descendants(done.closed)
 
     def instants(self) -> list[datetime]:
         """Every instant at which something changed, and the last one before each begin."""
@@ -153,7 +158,7 @@ class Model:
             [now, *(max(v.valid_from, v.valid_to or v.valid_from) + TICK for v in self.past.get(identifier, []))]
         )
 
-    def create(self, resources: Sequence[Row], now: datetime) -> None:
+    def create(self, resources: Sequence[Row], now: datetime) -> Done:
         there = {i for i in self.past if self.live(i)} | {r["identifier"] for r in resources}
         errors: list[type[VxDataError]] = []
         for r in resources:
@@ -169,6 +174,7 @@ class Model:
                 self.begin(r, self.earliest(r["identifier"], now))
                 del waiting[r["identifier"]]
         assert not waiting, "the test handed in a ring of parents"
+        return Done(made={r["identifier"] for r in resources})
 
     def begin(self, r: Row, at: datetime, under: Model | None = None) -> None:
         """Start the history of a resource, or start it again; its lineage is that of its parent (in another model)."""
@@ -178,7 +184,7 @@ class Model:
         values = {name: r.get(name) for name in ("license", *FIELDS[type_of(identifier)])}
         self.past.setdefault(identifier, []).append(Version(at, at, parent, ancestors, values))
 
-    def update(self, identifier: str, changes: Row, now: datetime, expected: datetime | None = None) -> None:
+    def update(self, identifier: str, changes: Row, now: datetime, expected: datetime | None = None) -> Done:
         old = self.live(identifier)
         if old is None:
             raise Refused(NotFoundError)
@@ -186,87 +192,89 @@ class Model:
             raise Refused(ConflictError)
         if any(old.values.get(name) != value for name, value in changes.items()):
             self.supersede(identifier, changes, self.earliest(identifier, now))
+        return Done()
 
     def supersede(self, identifier: str, changes: Row, at: datetime) -> None:
         old = self.past[identifier][-1]
         self.close(identifier, at)
         self.past[identifier].append(replace(old, valid_from=at, values={**old.values, **changes}))
 
-    def delete(self, identifier: str, now: datetime, cascade: bool = False) -> type[VxDataError] | None:
-        """Close a resource; return the error that tells of orphans which are left further down."""
+    def delete(self, identifier: str, now: datetime, cascade: bool = False) -> Done:
         if self.live(identifier) is None:
             raise Refused(NotFoundError)
         if self.children([identifier]) and not cascade:
             raise Refused(InvalidInputError)
-        for doomed in {identifier} | (self.descendants([identifier]) if cascade else set()):
+        closed = {identifier} | (self.descendants([identifier]) if cascade else set())
+        for doomed in closed:
             self.close(doomed, self.earliest(doomed, now))
-        return ConflictError if self.descendants([identifier]) else None
+        return Done(closed=closed)
 
     def close(self, identifier: str, at: datetime) -> None:
         self.past[identifier][-1] = replace(self.past[identifier][-1], valid_to=at)
 
-    def upsert(self, args: Upsert, now: datetime) -> Counts | type[VxDataError]:
-        """Do the rows one by one on a copy, and take it over if nothing forbids it; see `delete` for the error."""
-        at, draft, counts = args.valid_from or now, self.copy(), Counts()
+    def upsert(self, args: Upsert, now: datetime, under: Model | None = None) -> Done:
+        """Do the rows one by one on a copy, and take it over if nothing forbids it.
+
+        Parents in other tables are looked up in another model, if one is given: the one that was planned on.
+        """
+        at, draft, done = args.valid_from or now, self.copy(), Done()
         if at > now:
             raise Refused(InvalidInputError)
         datasources = {self.datasource_of(r["identifier"]) for r in args.rows}
         for r in _parents_first(args.rows):
-            draft._upsert_row(r, args, at, counts)
-            if r["identifier"] not in counts.rejected:
+            is_elsewhere = under is not None and type_of(r["parent_identifier"] or "") != args.type_name
+            draft._upsert_row(r, args, at, done, under if is_elsewhere else draft)
+            if r["identifier"] not in done.rejected:
                 datasources.add(draft.datasource_of(r["identifier"]))
         if args.missing == "delete":
-            draft._close_lacking(self, args, datasources, at, counts)
-        if counts.rejected and args.on_invalid == "fail":
+            draft._close_lacking(self, args, datasources, at, done)
+        if done.rejected and args.on_invalid == "fail":
             raise Refused(InvalidInputError)
-        doomed = {i for i in self.live_of(args.type_name) if draft.live(i) is None}
         self.past = draft.past
-        return ConflictError if self.descendants(doomed) else counts
+        return done
 
     def datasource_of(self, identifier: str) -> str | None:
         version = self.live(identifier)
         return None if version is None else self.row(identifier, version)["datasource_id"]
 
-    def _upsert_row(self, r: Row, args: Upsert, at: datetime, counts: Counts) -> None:
-        identifier, parent, old = r["identifier"], r.get("parent_identifier"), self.live(r["identifier"])
-        values = {name: r.get(name) for name in args.given}
+    def _upsert_row(self, r: Row, args: Upsert, at: datetime, done: Done, parents: Model | None) -> None:
+        identifier, parent, old = r["identifier"], r["parent_identifier"], self.live(r["identifier"])
+        values = {name: r[name] for name in args.given}
         is_late = args.valid_from is not None and self.earliest(identifier, at) > at
-        if parent is not None and not is_parent_type(identifier, parent):
-            counts.rejected.add(identifier)
-        elif old is None:
-            if is_late or not is_parent_type(identifier, parent) or (parent and not self.live(parent)):
-                counts.rejected.add(identifier)
-                return
-            self.begin(r, self.earliest(identifier, at))
-            counts.created += 1
-        elif parent not in (None, old.parent):
-            counts.rejected.add(identifier)
-        elif all(old.values.get(name) == value for name, value in values.items()):
-            counts.unchanged += 1
+        has_place = is_parent_type(identifier, parent) and (parent is None or bool((parents or self).live(parent)))
+        is_same = old is not None and all(old.values[name] == value for name, value in values.items())
+        if (old is None and not has_place) or (old is not None and parent not in (None, old.parent)):
+            done.rejected.add(identifier)
+        elif is_same:
+            done.unchanged += 1
         elif is_late:
-            counts.rejected.add(identifier)
+            done.rejected.add(identifier)
+        elif old is None:
+            self.begin(r, self.earliest(identifier, at), parents)
+            done.created += 1
+            done.made.add(identifier)
         else:
             self.supersede(identifier, values, self.earliest(identifier, at))
-            counts.updated += 1
+            done.updated += 1
 
     def _close_lacking(
-        self, before: Model, args: Upsert, datasources: set[str | None], at: datetime, counts: Counts
+        self, before: Model, args: Upsert, datasources: set[str | None], at: datetime, done: Done
     ) -> None:
         held = {r["identifier"] for r in args.rows}
-        parents = {r.get("parent_identifier") for r in args.rows} | {v.parent for i in held if (v := before.live(i))}
+        parents = {r["parent_identifier"] for r in args.rows} | {v.parent for i in held if (v := before.live(i))}
         lacking = {i for i in before.live_of(args.type_name) if before.datasource_of(i) in datasources} - held
         if args.cascade:
             lacking |= {i for i in before.descendants(lacking) if type_of(i) == args.type_name}
         if lacking & (held | parents):
             raise Refused(InvalidInputError)
         late = {i for i in lacking if args.valid_from is not None and before.earliest(i, at) > at}
-        counts.rejected |= late
-        doomed = lacking - late
-        below = before.descendants(doomed) - doomed if args.cascade else set()
-        if before.children(doomed) - doomed - below:
+        late |= {above for i in late for above in before.past[i][-1].ancestors if above in lacking}  # they stay too
+        done.rejected |= late
+        done.closed = lacking - late
+        below = before.descendants(done.closed) - done.closed if args.cascade else set()
+        if before.children(done.closed) - done.closed - below:
             raise Refused(InvalidInputError)
-        counts.deleted = len(doomed)
-        for identifier in doomed | below:
+        for identifier in done.closed | below:
             self.close(identifier, self.earliest(identifier, at))
 
 

@@ -16,6 +16,7 @@ from tests.support.model import FIELDS, PARENT_TYPES, Model, Row, Upsert, type_o
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
+from vxdata.sdk.namespace import Namespace, UpsertReport
 
 IDENTIFIERS = {
     "datasource": ("datasource/a", "datasource/b =#%2F"),
@@ -122,3 +123,9 @@ def update_with(client: Client, identifier: str, changes: Row, expected: datetim
     payload = {name: value for name, value in changes.items() if name != "license"}
     license = {name: changes[name] for name in ("license",) if name in changes}
     return client.resources.update(identifier, payload, **license, expected_valid_from=expected)
+
+
+def upsert_with(namespace: Namespace[Any], wish: Upsert) -> UpsertReport:
+    """Call the SDK's upsert."""
+    options: dict[str, Any] = {name: getattr(wish, name) for name in ("missing", "cascade", "valid_from", "on_invalid")}
+    return namespace.upsert(to_frame(wish), **options)

@@ -4,10 +4,9 @@ A line that must be an error carries a `type: ignore`: strict checkers complain 
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_type
 
 import polars as pl
-from typing_extensions import assert_type
 
 from vxdata.lake.delete import DeleteReport
 from vxdata.lake.upsert import UpsertReport
@@ -26,7 +25,7 @@ class Biopsy(Payload, type="biopsy", namespace="biopsies", parents=("patient",))
 
 
 client = Client()
-one_resource = Resource(identifier="volume/1", parent_identifier="imagingstudy/1", payload={"volume_type": "T2"})  # type: ignore[arg-type]
+one_resource = Resource(identifier="volume/1", parent_identifier="imagingstudy/1", payload={"volume_type": "T2"})
 modelled = Resource(identifier="volume/1", payload=VolumePayload(volume_type="T2"))
 
 # -- verbs
@@ -95,11 +94,11 @@ query.filter(F.volume_type.eq_missing(None), F.volume_type.ne_missing("T2"))
 
 # -- what must be an error
 
-query.select("identifier").collect_as_pydantic()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+query.select("identifier").collect_as_pydantic()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 query.filter("volume_type == 'T2'")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 query.filter(F.volume_type)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 query.limit("3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 client.volumes.retrieve(1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 client.volumes.upsert(pl.DataFrame(), missing="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-client.volumes.retrieve("volume/1").payload.birthyear  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnusedExpression]
+assert client.volumes.retrieve("volume/1").payload.birthyear  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 client.namespace(int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

@@ -39,6 +39,13 @@ def last_checkpoint(table: Table, version: int) -> int:
     """Return the version of the newest checkpoint, looked up again when the tail seems long; -1 if there is none."""
     known = table.checkpoint_version
     if known is None or version - known >= CHECKPOINT_COMMITS:
-        data = table.store.get(f"{table.spec.namespace}/_delta_log/_last_checkpoint")
-        table.checkpoint_version = int(json.loads(data)["version"]) if data else -1
+        table.checkpoint_version = _read_hint(table.store.get(f"{table.spec.namespace}/_delta_log/_last_checkpoint"))
     return -1 if table.checkpoint_version is None else table.checkpoint_version
+
+
+def _read_hint(data: bytes | None) -> int:
+    """Return the version that `_last_checkpoint` names; it is only a hint, so a damaged one names none."""
+    try:
+        return int(json.loads(data or b"")["version"])
+    except (ValueError, KeyError, TypeError):
+        return -1

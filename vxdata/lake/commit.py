@@ -239,7 +239,7 @@ class _Put:
     def _read_log(self, base: Snapshot, premises: Premises) -> "_Finding":
         """Apply (a) to (d) to the entries since the base; a log that cannot be read settles nothing."""
         try:
-            newest = self.table.snapshot()
+            newest = self.table.listed_snapshot()
             versions = range(base.version + 1, newest.version + 1)
             read = [read_entry(self.table.store, self.table.spec.namespace, v) for v in versions]
             entries = [entry for entry in read if entry is not None]

@@ -43,13 +43,15 @@ class Closings:
 def plan_closings(spec: TableSpec, doomed: pl.DataFrame, planned: datetime, explicit: bool, commit_id: str) -> Closings:
     """Plan the tombstones of current rows."""
     is_late = pl.lit(explicit) & (pl.col("valid_from") >= pl.lit(planned, INSTANT))
-    late = doomed.filter(is_late).select(
+    above = doomed.filter(is_late).select(pl.col("ancestors").explode()).to_series()
+    stays = is_late | pl.col("identifier").is_in(above.implode())  # else a resource that stays would lose its parent
+    late = doomed.filter(stays).select(
         "identifier",
         "parent_identifier",
-        pl.lit("valid_from is not later than the version that would be closed").alias(REASON),
+        pl.lit("valid_from is not later than the version that would be closed, or than one below it").alias(REASON),
     )
     emptied = [name for name in doomed.columns if name not in STANDARD_COLUMNS or name == "license"]
-    rows = scd2.tombstones(doomed.filter(~is_late).lazy(), planned, commit_id, emptied)
+    rows = scd2.tombstones(doomed.filter(~stays).lazy(), planned, commit_id, emptied)
     return Closings(rows.select(doomed.columns).collect(), late)
 
 

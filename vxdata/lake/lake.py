@@ -156,9 +156,9 @@ class SteadyView:
         return self._taken[spec.namespace]
 
     def is_newest(self, spec: TableSpec) -> bool:
-        """Whether the table did not change since this view took its snapshot of it; true if it never did."""
+        """Whether this view took a snapshot of the table and it did not change since."""
         taken = self._taken.get(spec.namespace)
-        return taken is None or taken.version == self._view.snapshot(spec).version
+        return taken is not None and taken.version == self._view.snapshot(spec).version
 
 
 @dataclass(frozen=True)

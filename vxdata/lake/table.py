@@ -67,12 +67,18 @@ class Table:
         Raises:
             StorageError: the log cannot be read.
         """
-        with self._lock, translated(self.uri, "read the log of"):
+        with self._lock, translated(self.uri, "look at the log of"):
             if self._latest is not None and self._is_newest(self._latest):
                 return self._latest
+        return self.listed_snapshot()
+
+    def listed_snapshot(self) -> Snapshot:
+        """Return the newest snapshot by the store's listing of the log, which sees past entries that are missing."""
+        with self._lock, translated(self.uri, "read the log of"):
             handle = self._refreshed()
             if handle is None:
-                return self._nothing()
+                self._latest = self._nothing()
+                return self._latest
             if self._latest is None or self._latest.version != handle.version():
                 self._refuse_unfinished(handle.version())
                 self._latest = self._take(handle)
@@ -112,15 +118,15 @@ class Table:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        options = self.store.delta_options()
+        options, known = self.store.delta_options(), self._options
+        self._options = options
         try:
-            if self._handle is None or options != self._options:
+            if self._handle is None or options != known:
                 self._handle = DeltaTable(self.uri, storage_options=options)
-                self._options = options
             else:
                 self._handle.update_incremental()
         except TableNotFoundError:
-            self._handle = self._latest = None
+            self._handle = None
         self._listed_at = time.monotonic()
         return self._handle
 
