@@ -1,7 +1,8 @@
 """`history`: all versions of a resource, oldest first, ends filled, gaps visible."""
 
 import shutil
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_every_valid_from_is_later_than_all_before(client: Client) -> None:
     assert instants == sorted(instants)
     starts = [version.valid_from for version in client.patients.history("patient/1")]
     assert all(after - before >= timedelta(microseconds=1) for before, after in pairwise(starts))
+
+
+def test_a_clock_that_goes_back_or_stands_still_reorders_nothing(client: Client) -> None:
+    lake = client._session.lake
+    lake.patience = replace(lake.patience, now=lambda: datetime(2001, 1, 1, tzinfo=UTC))
+    client.patients.update("patient/1", {"birthyear": 1})
+    client.patients.delete("patient/1")
+    client.patients.create(PATIENT)
+    client.patients.upsert(pl.DataFrame({"identifier": ["patient/1"], "birthyear": [2]}))
+    instants = [i for v in client.patients.history("patient/1") for i in (v.valid_from, v.valid_to) if i is not None]
+    first = instants[0]
+    assert [(instant - first) / timedelta(microseconds=1) for instant in instants] == [0, 1, 1, 2, 3, 4, 4]
+    assert client.patients.retrieve("patient/1").payload.birthyear == 2
 
 
 def test_the_history_is_what_a_query_over_all_versions_says(client: Client) -> None:

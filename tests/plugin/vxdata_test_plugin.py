@@ -12,29 +12,29 @@ from vxdata.schemas.payload import Payload, UtcDatetime
 class Core(BaseModel):
     """One core of a biopsy."""
 
-    location: str | None = Field(None, description="Sector that the core was taken from.")
-    length_mm: float | None = Field(None, description="Length of the tissue, mm.")
-    gleason: list[int] | None = Field(None, description="Primary and secondary Gleason pattern, 1 to 5.")
+    location: str | None = Field(default=None, description="Sector that the core was taken from.")
+    length_mm: float | None = Field(default=None, description="Length of the tissue, mm.")
+    gleason: list[int] | None = Field(default=None, description="Primary and secondary Gleason pattern, 1 to 5.")
 
 
 class Needle(BaseModel):
     """The needle of a biopsy."""
 
-    maker: str | None = Field(None, description="Maker of the needle.")
-    gauge: int | None = Field(None, description="Diameter, gauge.")
+    maker: str | None = Field(default=None, description="Maker of the needle.")
+    gauge: int | None = Field(default=None, description="Diameter, gauge.")
 
 
 class Biopsy(Payload, type="biopsy", namespace="biopsies", parents=("patient",)):
     """One biopsy of the prostate."""
 
-    technique: Literal["transrectal", "transperineal"] | None = Field(None, description="Way of the needle.")
-    taken_on: date | None = Field(None, description="Day of the biopsy.")
-    reported_at: UtcDatetime | None = Field(None, description="When the report was signed, UTC.")
-    is_targeted: bool | None = Field(None, description="Whether MRI guided the needle.")
+    technique: Literal["transrectal", "transperineal"] | None = Field(default=None, description="Way of the needle.")
+    taken_on: date | None = Field(default=None, description="Day of the biopsy.")
+    reported_at: UtcDatetime | None = Field(default=None, description="When the report was signed, UTC.")
+    is_targeted: bool | None = Field(default=None, description="Whether MRI guided the needle.")
     prostate_volume: Decimal | None = Field(
-        None, max_digits=6, decimal_places=2, allow_inf_nan=False, description="Volume of the prostate, mL."
+        default=None, max_digits=6, decimal_places=2, allow_inf_nan=False, description="Volume of the prostate, mL."
     )
-    needle: Needle | None = Field(None, description="The needle.")
-    cores: list[Core] | None = Field(None, description="The cores, in the order in which they were taken.")
-    remarks: list[str] | None = Field(None, description="Remarks, as the report words them.")
-    thumbnail: bytes | None = Field(None, description="Preview of the scanned report, PNG.")
+    needle: Needle | None = Field(default=None, description="The needle.")
+    cores: list[Core] | None = Field(default=None, description="The cores, in the order in which they were taken.")
+    remarks: list[str] | None = Field(default=None, description="Remarks, as the report words them.")
+    thumbnail: bytes | None = Field(default=None, description="Preview of the scanned report, PNG.")

@@ -11,6 +11,7 @@ import polars as pl
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.instant import to_instant
 
+_MOST_DIGITS, _SPARE_DIGITS = 38, 10
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -29,13 +30,13 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
         value = value.value
     match dtype:
         case pl.String() if isinstance(value, str):
-            return value
+            return _text(column, value)
         case pl.Boolean() if isinstance(value, bool):
             return value
         case pl.Int64() | pl.Float64() if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _number(column, value)
         case pl.Decimal() if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-            return Decimal(str(value))
+            return _decimal(column, value)
         case pl.Datetime() if isinstance(value, (str, date)):
             return _instant(column, value)
         case pl.Date() if isinstance(value, (str, date)) and not isinstance(value, datetime):
@@ -58,6 +59,25 @@ _WORDS: dict[Any, str] = {
     pl.List: "a list (use .contains or .contains_any)",
     pl.Struct: "a nested model (use .is_null or .is_not_null, and Polars for the rest)",
 }
+
+
+def _text(column: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"F.{column}: {value!r} holds half a character (a lone surrogate).") from None
+    return value
+
+
+def _decimal(column: str, value: Any) -> Decimal:
+    found = Decimal(str(value))
+    if not found.is_finite():
+        raise InvalidInputError(f"F.{column}: {value!r} is no decimal number.")
+    digits = len(found.as_tuple().digits)
+    exponent = int(found.as_tuple().exponent)
+    if max(digits + exponent, 0) + max(-exponent, 0) > _MOST_DIGITS - _SPARE_DIGITS:
+        raise InvalidInputError(f"F.{column}: {value!r} has too many digits to compare with a decimal number.")
+    return found
 
 
 def _number(column: str, value: float) -> float:

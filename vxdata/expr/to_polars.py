@@ -1,6 +1,7 @@
 """The Polars target: a bound predicate as one expression, with three-valued logic."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne, or_
 from typing import Any, assert_never
@@ -48,8 +49,14 @@ def to_polars(
         case Not(part):
             return ~to_polars(part, columns, answers)  # type: ignore[arg-type]
         case Compare(column, operator, value):
+            if isinstance(value, Decimal):
+                wide = _wide_decimal(columns[column], (value,))
+                return compare(operator, pl.col(column).cast(wide), pl.lit(value, wide))
             return compare(operator, pl.col(column), _lit(value, columns[column]))
         case EqMissing(column, value):
+            if isinstance(value, Decimal):
+                wide = _wide_decimal(columns[column], (value,))
+                return pl.col(column).cast(wide).eq_missing(pl.lit(value, wide))
             return pl.col(column).eq_missing(_lit(value, columns[column]))
         case IsNull(column):
             return pl.col(column).is_null()
@@ -84,9 +91,20 @@ def _lit(value: Any, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(value, dtype)
 
 
+def _wide_decimal(dtype: pl.DataType, values: tuple[Any, ...]) -> pl.DataType:
+    """Return a decimal type that holds both the column's values and the literals exactly."""
+    scale = dtype.scale if isinstance(dtype, pl.Decimal) else 0
+    return pl.Decimal(38, max([scale, *(-int(value.as_tuple().exponent) for value in values)]))
+
+
 def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
     if not values:
         return pl.lit(False)
+    if isinstance(dtype, pl.Decimal):
+        wide = _wide_decimal(dtype, values)
+        return pl.col(column).cast(wide).is_in(pl.Series(values, dtype=wide).implode())
+    if isinstance(dtype, pl.String):
+        return pl.col(column).is_in(list(values))  # files are skipped by the values of a plain list
     mixed = isinstance(dtype, pl.Int64) and any(isinstance(value, float) for value in values)
     series = pl.Series([float(v) for v in values]) if mixed else pl.Series(values, dtype=dtype)
     tested = pl.col(column).cast(pl.Float64) if mixed else pl.col(column)

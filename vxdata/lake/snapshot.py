@@ -6,7 +6,7 @@ list of live files and their statistics; Polars skips files by them (decision 00
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import polars as pl
@@ -55,8 +55,22 @@ class Snapshot:
 
     @cached_property
     def statistics(self) -> pl.DataFrame:
-        """The statistics of the live files, as Polars skips files by them."""
-        return polars_statistics(self.files, self.all_columns)
+        """The statistics of the live files, those of the partition column included: see `polars_statistics`."""
+        datasource = self.files[PARTITION_COLUMN]
+        bounds = [datasource.alias(f"{PARTITION_COLUMN}_{end}") for end in ("min", "max")]
+        counted = polars_statistics(self.files, self.all_columns)
+        return counted.with_columns(*bounds, pl.lit(0, pl.UInt32).alias(f"{PARTITION_COLUMN}_nc"))
+
+    @cached_property
+    def columns_with_statistics(self) -> dict[str, pl.DataType]:
+        """The columns whose bounds and null counts are known."""
+        return {name: dtype for name, dtype in self.all_columns.items() if f"{name}_nc" in self.statistics.columns}
+
+    def files_that(self, may_hold: pl.Expr) -> pl.DataFrame:
+        """Return the live files for whose statistics an expression is true, or unknown."""
+        if self.files.is_empty():
+            return self.files
+        return self.files.filter(self.statistics.select(may_hold.fill_null(True).alias("may_hold")).to_series())
 
     @cached_property
     def rows(self) -> pl.LazyFrame:
@@ -100,35 +114,38 @@ class Snapshot:
         nulls = pl.col("null_count").struct.field("closes")
         return self.files.filter((nulls.fill_null(0) < pl.col("num_records")).fill_null(True))
 
-    def current(self, where: pl.Expr | None = None) -> pl.LazyFrame:
-        """Return the current versions that a filter keeps; the filter goes down to the files."""
-        return scd2.current(self._filtered(where), self.closings)
+    def current(self, where: pl.Expr | None = None, files: pl.DataFrame | None = None) -> pl.LazyFrame:
+        """Return the current versions that a filter keeps; the filter goes down to the files.
 
-    def as_of(self, instant: datetime, where: pl.Expr | None = None) -> pl.LazyFrame:
+        Args:
+            where: the filter.
+            files: the only files that may hold such rows; None for all.
+        """
+        return scd2.current(self._filtered(where, files), self.closings)
+
+    def as_of(self, instant: datetime, where: pl.Expr | None = None, files: pl.DataFrame | None = None) -> pl.LazyFrame:
         """Return the versions seen at an instant that a filter keeps; the filter sees the physical `valid_to`."""
-        return scd2.as_of(self._filtered(where), self.closings, instant)
+        return scd2.as_of(self._filtered(where, files), self.closings, instant)
 
-    def versions(self, instant: datetime | None = None, where: pl.Expr | None = None) -> pl.LazyFrame:
+    def versions(
+        self, instant: datetime | None = None, where: pl.Expr | None = None, files: pl.DataFrame | None = None
+    ) -> pl.LazyFrame:
         """Return all versions with their ends that a filter keeps; the filter sees the physical `valid_to`."""
-        return scd2.versions(self._filtered(where), self.closings, instant)
+        return scd2.versions(self._filtered(where, files), self.closings, instant)
 
-    def _filtered(self, where: pl.Expr | None) -> pl.LazyFrame:
-        return self.rows if where is None else self.rows.filter(where)
+    def _filtered(self, where: pl.Expr | None, files: pl.DataFrame | None) -> pl.LazyFrame:
+        is_all = files is None or files.height == self.files.height
+        rows = self.rows if is_all or files is None else self.rows_of(files)
+        return rows if where is None else rows.filter(where)
 
     def history_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return every physical row of some identifiers: their versions, closings and tombstones, in one scan."""
-        wanted = pl.Series(identifiers, dtype=pl.String)
-        keep = (
-            pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
-        )
+        keep = _is_one_of(pl.Series(identifiers, dtype=pl.String))
         return self.collect(self.rows.filter(keep))
 
     def current_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return the current physical rows of a few identifiers, in one scan that needs no other closings."""
-        wanted = pl.Series(identifiers, dtype=pl.String)
-        keep = (
-            pl.col("identifier").is_in(wanted.implode()) if len(wanted) > 1 else pl.col("identifier") == wanted.item()
-        )
+        keep = _is_one_of(pl.Series(identifiers, dtype=pl.String))
         open_or_closing = pl.col("valid_to").is_null() | pl.col("closes").is_not_null()
         rows = self.collect(self.rows.filter(open_or_closing, keep)).lazy()
         return scd2.current(rows, scd2.closings_of(rows)).collect()
@@ -137,6 +154,13 @@ class Snapshot:
         """Collect a plan over this table, with the store's errors translated."""
         with translated(self.store.uri, f"read {self.spec.namespace} of"):
             return plan.collect()
+
+
+def _is_one_of(identifiers: pl.Series) -> pl.Expr:
+    """Files and row groups are skipped by the values of a plain list, not by those of a series."""
+    if len(identifiers) == 1:
+        return pl.col("identifier") == pl.lit(identifiers.item(), pl.String)
+    return pl.col("identifier").is_in(identifiers.to_list())
 
 
 def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -149,5 +173,10 @@ def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> p
             nothing = pl.Series([None], dtype=dtype).new_from_index(0, files.height)
             out[f"{name}_nc"] = null_count.field(name).cast(pl.UInt32)
             out[f"{name}_min"] = low.field(name) if bounded else nothing
-            out[f"{name}_max"] = high.field(name) if bounded else nothing
+            out[f"{name}_max"] = _widened(high.field(name)) if bounded else nothing
     return pl.DataFrame(out)
+
+
+def _widened(high: pl.Series) -> pl.Series:
+    """Return maxima of instants one millisecond later: the Delta protocol lets writers cut them to milliseconds."""
+    return high + timedelta(milliseconds=1) if isinstance(high.dtype, pl.Datetime) else high

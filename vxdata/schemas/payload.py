@@ -4,7 +4,7 @@ Every field is optional and an open string unless a type is given; units and DIC
 A team adds a type of its own by subclassing `Payload`::
 
     class Biopsy(Payload, type="biopsy", namespace="biopsies", parents=("patient",)):
-        cores: int | None = Field(None, description="Number of cores taken.")
+        cores: int | None = Field(default=None, description="Number of cores taken.")
 
 Source: design of record, section 2; DICOM PS3.3 and PS3.6 for attribute names.
 """
@@ -85,35 +85,37 @@ class Payload(_WithKeywords):
 class DatasourcePayload(Payload, type="datasource", namespace="datasources"):
     """A trial, a clinic or a public collection: the root of a lineage."""
 
-    name: str | None = Field(None, description="Human-readable name.")
-    description: str | None = Field(None, description="What the data source holds and where it comes from.")
-    program: str | None = Field(None, description="Research programme that the data source belongs to.")
-    species: str | None = Field(None, description="Species of the subjects (DICOM PatientSpeciesDescription).")
-    cancer_types: str | None = Field(None, description="Cancer types studied, as the source words them.")
-    tumor_locations: str | None = Field(None, description="Tumour locations studied, as the source words them.")
-    origin: str | None = Field(None, description="Archive or system that the data source is loaded from.")
+    name: str | None = Field(default=None, description="Human-readable name.")
+    description: str | None = Field(default=None, description="What the data source holds and where it comes from.")
+    program: str | None = Field(default=None, description="Research programme that the data source belongs to.")
+    species: str | None = Field(default=None, description="Species of the subjects (DICOM PatientSpeciesDescription).")
+    cancer_types: str | None = Field(default=None, description="Cancer types studied, as the source words them.")
+    tumor_locations: str | None = Field(default=None, description="Tumour locations studied, as the source words them.")
+    origin: str | None = Field(default=None, description="Archive or system that the data source is loaded from.")
 
 
 class PatientPayload(Payload, type="patient", namespace="patients", parents=("datasource",)):
     """One person (or animal, or phantom) of a data source."""
 
-    birthyear: int | None = Field(None, description="Year of birth, calendar year (from DICOM PatientBirthDate).")
-    sex: str | None = Field(None, description="Sex as recorded (DICOM PatientSex: M, F, O).")
-    species: str | None = Field(None, description="Species (DICOM PatientSpeciesDescription).")
-    ethnic_group: str | None = Field(None, description="Ethnic group (DICOM EthnicGroup).")
+    birthyear: int | None = Field(
+        default=None, description="Year of birth, calendar year (from DICOM PatientBirthDate)."
+    )
+    sex: str | None = Field(default=None, description="Sex as recorded (DICOM PatientSex: M, F, O).")
+    species: str | None = Field(default=None, description="Species (DICOM PatientSpeciesDescription).")
+    ethnic_group: str | None = Field(default=None, description="Ethnic group (DICOM EthnicGroup).")
 
 
 class ImagingStudyPayload(Payload, type="imagingstudy", namespace="imaging_studies", parents=("patient",)):
     """One imaging examination (a DICOM study)."""
 
-    study_instance_uid: str | None = Field(None, description="Unique identifier (DICOM StudyInstanceUID).")
+    study_instance_uid: str | None = Field(default=None, description="Unique identifier (DICOM StudyInstanceUID).")
     study_datetime: UtcDatetime | None = Field(
-        None, description="Start of the study, UTC (DICOM StudyDate and StudyTime)."
+        default=None, description="Start of the study, UTC (DICOM StudyDate and StudyTime)."
     )
-    study_description: str | None = Field(None, description="Description (DICOM StudyDescription).")
-    accession_number: str | None = Field(None, description="Number of the order (DICOM AccessionNumber).")
+    study_description: str | None = Field(default=None, description="Description (DICOM StudyDescription).")
+    accession_number: str | None = Field(default=None, description="Number of the order (DICOM AccessionNumber).")
     patient_age: str | None = Field(
-        None,
+        default=None,
         description="Age of the patient at the study, DICOM age string: nnnD, nnnW, nnnM or nnnY (DICOM PatientAge).",
     )
 
@@ -121,47 +123,60 @@ class ImagingStudyPayload(Payload, type="imagingstudy", namespace="imaging_studi
 class VolumePayload(Payload, type="volume", namespace="volumes", parents=("imagingstudy",)):
     """One image series or what was derived from it: an MRI volume, a segmentation, a map."""
 
-    volume_type: str | None = Field(None, description="Kind of volume, such as T2, ADC, DWI, DCE or SEG.")
-    image_plane: str | None = Field(None, description="Plane of the slices: transversal, sagittal or coronal.")
-    slice_thickness: float | None = Field(None, description="Nominal slice thickness, mm (DICOM SliceThickness).")
-    b_value: float | None = Field(None, description="Diffusion weighting, s/mm² (DICOM DiffusionBValue).")
-    series_description: str | None = Field(None, description="Description (DICOM SeriesDescription).")
-    acquisition_datetime: UtcDatetime | None = Field(
-        None, description="Start of the acquisition, UTC (DICOM AcquisitionDateTime)."
+    volume_type: str | None = Field(default=None, description="Kind of volume, such as T2, ADC, DWI, DCE or SEG.")
+    image_plane: str | None = Field(default=None, description="Plane of the slices: transversal, sagittal or coronal.")
+    slice_thickness: float | None = Field(
+        default=None, description="Nominal slice thickness, mm (DICOM SliceThickness)."
     )
-    modality: str | None = Field(None, description="Modality, such as MR, CT, SEG (DICOM Modality).")
-    path_nii: str | None = Field(None, description="Address of the NIfTI file.")
-    path_dicom: str | None = Field(None, description="Address of the DICOM series: a folder or an S3 prefix.")
+    b_value: float | None = Field(default=None, description="Diffusion weighting, s/mm² (DICOM DiffusionBValue).")
+    series_description: str | None = Field(default=None, description="Description (DICOM SeriesDescription).")
+    acquisition_datetime: UtcDatetime | None = Field(
+        default=None, description="Start of the acquisition, UTC (DICOM AcquisitionDateTime)."
+    )
+    modality: str | None = Field(default=None, description="Modality, such as MR, CT, SEG (DICOM Modality).")
+    path_nii: str | None = Field(default=None, description="Address of the NIfTI file.")
+    path_dicom: str | None = Field(default=None, description="Address of the DICOM series: a folder or an S3 prefix.")
     segmentation_reference_uid: str | None = Field(
-        None, description="Series that a segmentation refers to (DICOM SeriesInstanceUID of the reference)."
+        default=None, description="Series that a segmentation refers to (DICOM SeriesInstanceUID of the reference)."
     )
     derived_from: list[str] | None = Field(
-        None, description="Identifiers of the resources that this one was made from; not checked for existence."
+        default=None, description="Identifiers of the resources that this one was made from; not checked for existence."
     )
-    series_instance_uid: str | None = Field(None, description="Unique identifier (DICOM SeriesInstanceUID).")
-    series_number: int | None = Field(None, description="Number of the series in its study (DICOM SeriesNumber).")
+    series_instance_uid: str | None = Field(default=None, description="Unique identifier (DICOM SeriesInstanceUID).")
+    series_number: int | None = Field(
+        default=None, description="Number of the series in its study (DICOM SeriesNumber)."
+    )
     series_datetime: UtcDatetime | None = Field(
-        None, description="Start of the series, UTC (DICOM SeriesDate and SeriesTime)."
+        default=None, description="Start of the series, UTC (DICOM SeriesDate and SeriesTime)."
     )
-    body_part_examined: str | None = Field(None, description="Body part (DICOM BodyPartExamined).")
-    manufacturer: str | None = Field(None, description="Maker of the device (DICOM Manufacturer).")
-    manufacturer_model_name: str | None = Field(None, description="Model of the device (DICOM ManufacturerModelName).")
-    magnetic_field_strength: float | None = Field(None, description="Field strength, T (DICOM MagneticFieldStrength).")
-    sop_class_uid: str | None = Field(None, description="Kind of DICOM object (DICOM SOPClassUID).")
-    transfer_syntax_uid: str | None = Field(None, description="Encoding of the files (DICOM TransferSyntaxUID).")
+    body_part_examined: str | None = Field(default=None, description="Body part (DICOM BodyPartExamined).")
+    manufacturer: str | None = Field(default=None, description="Maker of the device (DICOM Manufacturer).")
+    manufacturer_model_name: str | None = Field(
+        default=None, description="Model of the device (DICOM ManufacturerModelName)."
+    )
+    magnetic_field_strength: float | None = Field(
+        default=None, description="Field strength, T (DICOM MagneticFieldStrength)."
+    )
+    sop_class_uid: str | None = Field(default=None, description="Kind of DICOM object (DICOM SOPClassUID).")
+    transfer_syntax_uid: str | None = Field(
+        default=None, description="Encoding of the files (DICOM TransferSyntaxUID)."
+    )
     photometric_interpretation: str | None = Field(
-        None, description="Meaning of the pixel values (DICOM PhotometricInterpretation)."
+        default=None, description="Meaning of the pixel values (DICOM PhotometricInterpretation)."
     )
     pixel_representation: str | None = Field(
-        None, description="Sign of the stored pixels as recorded: 0 unsigned, 1 signed (DICOM PixelRepresentation)."
+        default=None,
+        description="Sign of the stored pixels as recorded: 0 unsigned, 1 signed (DICOM PixelRepresentation).",
     )
     number_of_series_related_instances: int | None = Field(
-        None, description="Files in the series, a count (DICOM NumberOfSeriesRelatedInstances)."
+        default=None, description="Files in the series, a count (DICOM NumberOfSeriesRelatedInstances)."
     )
-    size_mb: float | None = Field(None, description="Size of the series, MB (10^6 bytes).")
-    source_doi: str | None = Field(None, description="DOI of the publication or data set that the series belongs to.")
+    size_mb: float | None = Field(default=None, description="Size of the series, MB (10^6 bytes).")
+    source_doi: str | None = Field(
+        default=None, description="DOI of the publication or data set that the series belongs to."
+    )
     analysis_result: str | None = Field(
-        None, description="Name of the analysis that produced the series; null for acquired images."
+        default=None, description="Name of the analysis that produced the series; null for acquired images."
     )
 
 
@@ -170,11 +185,11 @@ class AnnotationSessionPayload(
 ):
     """One sitting of a reader or of a tool that annotates images."""
 
-    source: str | None = Field(None, description="Where the annotations come from, such as manual-masks.")
-    status: str | None = Field(None, description="State of the session, such as draft or submitted.")
-    reader: str | None = Field(None, description="Pseudonym of the reader (DICOM OperatorsName).")
-    started_at: UtcDatetime | None = Field(None, description="Start of the session, UTC.")
-    submitted_at: UtcDatetime | None = Field(None, description="When the session was submitted, UTC.")
+    source: str | None = Field(default=None, description="Where the annotations come from, such as manual-masks.")
+    status: str | None = Field(default=None, description="State of the session, such as draft or submitted.")
+    reader: str | None = Field(default=None, description="Pseudonym of the reader (DICOM OperatorsName).")
+    started_at: UtcDatetime | None = Field(default=None, description="Start of the session, UTC.")
+    submitted_at: UtcDatetime | None = Field(default=None, description="When the session was submitted, UTC.")
 
 
 class PiradsAssessmentPayload(
@@ -182,11 +197,11 @@ class PiradsAssessmentPayload(
 ):
     """A reader's PI-RADS assessment."""
 
-    score: int | None = Field(None, description="PI-RADS category, 1 to 5.")
-    version: str | None = Field(None, description="Version of PI-RADS, such as 2.1.")
-    reader: str | None = Field(None, description="Pseudonym of the reader.")
-    lesion_location: str | None = Field(None, description="Sector of the lesion, as the report words it.")
-    assessed_at: UtcDatetime | None = Field(None, description="When the assessment was made, UTC.")
+    score: int | None = Field(default=None, description="PI-RADS category, 1 to 5.")
+    version: str | None = Field(default=None, description="Version of PI-RADS, such as 2.1.")
+    reader: str | None = Field(default=None, description="Pseudonym of the reader.")
+    lesion_location: str | None = Field(default=None, description="Sector of the lesion, as the report words it.")
+    assessed_at: UtcDatetime | None = Field(default=None, description="When the assessment was made, UTC.")
 
 
 class PathologySpecimenPayload(
@@ -194,11 +209,13 @@ class PathologySpecimenPayload(
 ):
     """Tissue that pathology looks at, or a part of it."""
 
-    type: str | None = Field(None, description="Kind of specimen, such as RPE (prostatectomy) or biopsy.")
-    is_event_root: bool | None = Field(None, description="Whether the specimen is the root of its sampling event.")
-    specimen_identifier: str | None = Field(None, description="Laboratory's number (DICOM SpecimenIdentifier).")
-    anatomic_location: str | None = Field(None, description="Where it was taken, as the report words it.")
-    collected_at: UtcDatetime | None = Field(None, description="When it was taken, UTC.")
+    type: str | None = Field(default=None, description="Kind of specimen, such as RPE (prostatectomy) or biopsy.")
+    is_event_root: bool | None = Field(
+        default=None, description="Whether the specimen is the root of its sampling event."
+    )
+    specimen_identifier: str | None = Field(default=None, description="Laboratory's number (DICOM SpecimenIdentifier).")
+    anatomic_location: str | None = Field(default=None, description="Where it was taken, as the report words it.")
+    collected_at: UtcDatetime | None = Field(default=None, description="When it was taken, UTC.")
 
 
 class PathologyAssessmentPayload(
@@ -206,17 +223,17 @@ class PathologyAssessmentPayload(
 ):
     """A pathologist's finding."""
 
-    isup: int | None = Field(None, description="ISUP grade group, 1 to 5; 0 for benign.")
-    gleason_primary: int | None = Field(None, description="Primary Gleason pattern, 1 to 5.")
-    gleason_secondary: int | None = Field(None, description="Secondary Gleason pattern, 1 to 5.")
-    assessed_at: UtcDatetime | None = Field(None, description="When the assessment was made, UTC.")
+    isup: int | None = Field(default=None, description="ISUP grade group, 1 to 5; 0 for benign.")
+    gleason_primary: int | None = Field(default=None, description="Primary Gleason pattern, 1 to 5.")
+    gleason_secondary: int | None = Field(default=None, description="Secondary Gleason pattern, 1 to 5.")
+    assessed_at: UtcDatetime | None = Field(default=None, description="When the assessment was made, UTC.")
 
 
 class PsaMeasurementPayload(Payload, type="psameasurement", namespace="psa_measurements", parents=("patient",)):
     """One measurement of prostate-specific antigen."""
 
-    value: float | None = Field(None, description="Total PSA in serum, ng/mL.")
-    measured_at: UtcDatetime | None = Field(None, description="When the blood was taken, UTC.")
+    value: float | None = Field(default=None, description="Total PSA in serum, ng/mL.")
+    measured_at: UtcDatetime | None = Field(default=None, description="When the blood was taken, UTC.")
 
 
 class DiagnosticReportPayload(
@@ -224,6 +241,6 @@ class DiagnosticReportPayload(
 ):
     """A written report."""
 
-    text: str | None = Field(None, description="Text of the report.")
-    path_pdf: str | None = Field(None, description="Address of the PDF file.")
-    reported_at: UtcDatetime | None = Field(None, description="When the report was signed, UTC.")
+    text: str | None = Field(default=None, description="Text of the report.")
+    path_pdf: str | None = Field(default=None, description="Address of the PDF file.")
+    reported_at: UtcDatetime | None = Field(default=None, description="When the report was signed, UTC.")

@@ -1,7 +1,7 @@
 """`Resource`: what a caller hands in to create a resource."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, field_validator, model_validator
 
@@ -22,6 +22,17 @@ class Resource(BaseModel):
     parent_identifier: str | None = None
     license: str | None = None
     payload: SerializeAsAny[Payload]
+
+    if TYPE_CHECKING:  # what callers may pass, for type checkers that do not know the validators below
+
+        def __init__(
+            self,
+            *,
+            identifier: str,
+            parent_identifier: str | None = None,
+            license: str | None = None,
+            payload: Payload | Mapping[str, Any] | None = None,
+        ) -> None: ...
 
     @field_validator("identifier", "parent_identifier")
     @classmethod

@@ -133,10 +133,14 @@ def _words(spec: TableSpec, error: ValidationError) -> str:
 def to_responses(spec: TableSpec, rows: pl.DataFrame) -> list[ResourceResponse[Any]]:
     """Return rows with the visible columns as responses, in the same order."""
     cls = response_class(spec.payload)
-    fields = list(spec.fields)
-    return [
-        cls.model_validate(
-            {**{name: row[name] for name in METADATA_COLUMNS}, "payload": {name: row[name] for name in fields}}
-        )
-        for row in rows.select(*spec.visible).iter_rows(named=True)
-    ]
+    return [_to_response(spec, cls, row) for row in rows.select(*spec.visible).iter_rows(named=True)]
+
+
+def _to_response(spec: TableSpec, cls: type[ResourceResponse[Any]], row: dict[str, Any]) -> ResourceResponse[Any]:
+    metadata = {name: row[name] for name in METADATA_COLUMNS}
+    payload = {name: row[name] for name in spec.fields}
+    try:
+        return cls.model_validate({**metadata, "payload": payload})
+    except ValidationError:  # what is stored can always be read: the model may have become stricter since
+        open_payload = spec.payload.model_construct(**payload)
+        return cls.model_construct(**{**metadata, "ancestors": tuple(row["ancestors"])}, payload=open_payload)

@@ -1,24 +1,18 @@
 """What a query would read, in words: files, filters that go down to them, closings, and Polars' own plan.
 
-The files are counted with the very predicate by which Polars skips them.
+The files are those that the plan scans.
 """
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import reduce
-from operator import and_
 
 import polars as pl
 
-from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.expr.select import Select
-from vxdata.expr.to_polars import to_polars
 from vxdata.expr.to_python import to_python
 from vxdata.expr.tree import subqueries_of
-from vxdata.lake import scd2
 from vxdata.lake.lake import View
-from vxdata.lake.snapshot import Snapshot
-from vxdata.sdk.plan import plan_select, split_filters
+from vxdata.sdk.plan import files_read, plan_select, split_filters
 
 _MEGABYTE = 1e6
 
@@ -27,25 +21,6 @@ def explain(select: Select, view: View, instant: datetime | None) -> str:
     """Return the explanation of a query and of its subqueries."""
     lines = [line for part in _with_subqueries(select) for line in _table(part, view, part.instant or instant)]
     return "\n".join([*lines, "", plan_select(select, view, instant).explain()])
-
-
-def files_read(select: Select, snapshot: Snapshot, instant: datetime | None) -> pl.DataFrame:
-    """Return the live files that the scan of a query opens."""
-    pushed = [to_polars(node, select.spec.columns) for node in split_filters(select).pushed]
-    if not select.all_versions and instant is None:
-        pushed.append(scd2.may_be_current())
-    if not pushed or snapshot.files.is_empty():
-        return snapshot.files
-    statistics = snapshot.statistics.with_columns(
-        snapshot.files[PARTITION_COLUMN].alias(f"{PARTITION_COLUMN}_min"),
-        snapshot.files[PARTITION_COLUMN].alias(f"{PARTITION_COLUMN}_max"),
-        pl.lit(0, pl.UInt32).alias(f"{PARTITION_COLUMN}_nc"),
-    )
-    known = {name: dtype for name, dtype in snapshot.all_columns.items() if f"{name}_nc" in statistics.columns}
-    skip = reduce(and_, pushed)._skip_batch_predicate(known)
-    if skip is None:
-        return snapshot.files
-    return snapshot.files.filter(~statistics.select(skip.fill_null(False)).to_series())
 
 
 def _with_subqueries(select: Select) -> Iterator[Select]:

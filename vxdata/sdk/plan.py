@@ -17,9 +17,14 @@ import polars as pl
 
 from vxdata.expr.select import Select
 from vxdata.expr.to_polars import compare, to_polars
+from vxdata.expr.to_skip import may_hold
 from vxdata.expr.tree import (
+    And,
+    Compare,
     InSelect,
+    IsNull,
     Node,
+    Or,
     OverlapsSelect,
     Quantified,
     SubqueryNode,
@@ -54,7 +59,8 @@ def plan_rows(select: Select, view: View, instant: datetime | None) -> pl.LazyFr
     """Return the rows that the filters keep, with all columns."""
     at = select.instant or instant
     parts = split_filters(select)
-    rows = _scan(view.snapshot(select.spec), select, at, _all(parts.pushed, select))
+    snapshot = view.snapshot(select.spec)
+    rows = _scan(snapshot, select, at, _all(parts.pushed, select), files_read(select, snapshot, at))
     after = _all(parts.derived, select)
     rows = rows if after is None else rows.filter(after)
     return reduce(lambda kept, node: _keep(kept, node, select, view, at), parts.joined, rows)
@@ -86,7 +92,7 @@ def split_filters(select: Select) -> FilterParts:
 def answered_filters(select: Select, view: View, instant: datetime | None) -> tuple[pl.LazyFrame, list[pl.Expr]]:
     """Return the rows before any filter, and the expression of each filter over them, for counting in one pass."""
     at = select.instant or instant
-    rows = _scan(view.snapshot(select.spec), select, at, None)
+    rows = _scan(view.snapshot(select.spec), select, at, None, None)
     answers: dict[SubqueryNode, pl.Expr] = {}
     for subquery in dict.fromkeys(s for node in select.filters for s in subqueries_of(node)):
         values = _values(subquery.select, view, at)
@@ -94,10 +100,25 @@ def answered_filters(select: Select, view: View, instant: datetime | None) -> tu
     return rows, [to_polars(node, select.spec.columns, answers) for node in select.filters]
 
 
-def _scan(snapshot: Snapshot, select: Select, at: datetime | None, where: pl.Expr | None) -> pl.LazyFrame:
+def files_read(select: Select, snapshot: Snapshot, at: datetime | None) -> pl.DataFrame:
+    """Return the live files that may hold rows of a query, by their statistics."""
+    known = snapshot.columns_with_statistics
+    nodes: list[Node] = list(split_filters(select).pushed)
+    if not select.all_versions and at is None:
+        nodes.append(IsNull("valid_to"))
+    if at is not None:
+        nodes.append(Compare("valid_from", "<=", at))
+    if not select.all_versions and at is not None:
+        nodes.append(Or((IsNull("valid_to"), Compare("valid_to", ">", at))))
+    return snapshot.files_that(may_hold(And(tuple(nodes)), known)) if nodes else snapshot.files
+
+
+def _scan(
+    snapshot: Snapshot, select: Select, at: datetime | None, where: pl.Expr | None, files: pl.DataFrame | None
+) -> pl.LazyFrame:
     if select.all_versions:
-        return snapshot.versions(at, where)
-    return snapshot.current(where) if at is None else snapshot.as_of(at, where)
+        return snapshot.versions(at, where, files)
+    return snapshot.current(where, files) if at is None else snapshot.as_of(at, where, files)
 
 
 def _all(nodes: Iterable[Node], select: Select) -> pl.Expr | None:

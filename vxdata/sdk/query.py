@@ -73,8 +73,8 @@ class BaseQuery(HasSelect):
 
     def limit(self: QueryT, n: int) -> QueryT:
         """Keep the first n rows at most."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise InvalidInputError(f"limit({n!r}): a number of rows, 0 or more, is expected.")
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**63:
+            raise InvalidInputError(f"limit({n!r}): a number of rows, 0 or more (and below 2^63), is expected.")
         return self._with(limit=n if self._select.limit is None else min(n, self._select.limit))
 
     def as_of(self: QueryT, instant: str | date | datetime) -> QueryT:
