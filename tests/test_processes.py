@@ -65,18 +65,28 @@ def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, 
     assert batches(client) == {c.name: [f"{c.name}:{rounds}"] * BATCH_ROWS for c in contenders}
 
 
-@pytest.mark.parametrize(("make_lake_uri", "kills"), [("local", 20), ("ministack", 8)], indirect=["make_lake_uri"])
-def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(start: Start, lake_uri: str, kills: int) -> None:
-    chance = random.Random(kills)
-    running = [start() for _ in range(3)]
-    killed: list[Contender] = []
+@pytest.mark.parametrize(
+    ("make_lake_uri", "writers", "kills"),
+    [
+        ("local", 3, 20),
+        ("ministack", 2, 5),
+        pytest.param("local", 4, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("moto", 3, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
+    indirect=["make_lake_uri"],
+)
+def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(
+    start: Start, lake_uri: str, writers: int, kills: int
+) -> None:
+    """The next writer starts while its predecessor is killed at a random moment; others go on all the time."""
+    chance, killed = random.Random(kills), []
+    running = [start() for _ in range(writers)]
     for _ in range(kills):
         running.append(start())
-        victim = running.pop(0)
-        victim.wait_until_ready()
+        killed.append(running.pop(0))
+        killed[-1].wait_until_ready()
         time.sleep(chance.uniform(0, 0.3))
-        victim.kill()
-        killed.append(victim)
+        killed[-1].kill()
     for contender in running:
         contender.kill()
     refuse_losses(Client(lake_uri), killed + running)

@@ -32,7 +32,7 @@ class Biopsy(Payload, type="biopsy", namespace="biopsies", parents=("patient",))
     reported_at: UtcDatetime | None = Field(default=None, description="When the report was signed, UTC.")
     is_targeted: bool | None = Field(default=None, description="Whether MRI guided the needle.")
     prostate_volume: Decimal | None = Field(
-        default=None, max_digits=6, decimal_places=2, allow_inf_nan=False, description="Volume of the prostate, mL."
+        default=None, max_digits=6, decimal_places=2, description="Volume of the prostate, mL."
     )
     needle: Needle | None = Field(default=None, description="The needle.")
     cores: list[Core] | None = Field(default=None, description="The cores, in the order in which they were taken.")

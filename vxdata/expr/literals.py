@@ -69,14 +69,17 @@ def _text(column: str, value: str) -> str:
     return value
 
 
-def _decimal(column: str, value: Any) -> Decimal:
+def _decimal(column: str, value: Any) -> Decimal | float:
+    """Return the exact number, or a float where it is out of the reach of all decimal columns."""
     found = Decimal(str(value))
-    if not found.is_finite():
-        raise InvalidInputError(f"F.{column}: {value!r} is no decimal number.")
+    if found.is_nan():
+        raise InvalidInputError(f"F.{column}: NaN equals nothing; write .is_null().")
+    if found.is_infinite():
+        return float(found)
     digits = len(found.as_tuple().digits)
     exponent = int(found.as_tuple().exponent)
     if max(digits + exponent, 0) + max(-exponent, 0) > _MOST_DIGITS - _SPARE_DIGITS:
-        raise InvalidInputError(f"F.{column}: {value!r} has too many digits to compare with a decimal number.")
+        return float(found)
     return found
 
 

@@ -52,11 +52,15 @@ def to_polars(
             if isinstance(value, Decimal):
                 wide = _wide_decimal(columns[column], (value,))
                 return compare(operator, pl.col(column).cast(wide), pl.lit(value, wide))
-            return compare(operator, pl.col(column), _lit(value, columns[column]))
+            is_far = isinstance(columns[column], pl.Decimal)  # a float out of the reach of decimals
+            tested = pl.col(column).cast(pl.Float64) if is_far else pl.col(column)
+            return compare(operator, tested, _lit(value, columns[column]))
         case EqMissing(column, value):
             if isinstance(value, Decimal):
                 wide = _wide_decimal(columns[column], (value,))
                 return pl.col(column).cast(wide).eq_missing(pl.lit(value, wide))
+            if isinstance(value, float) and isinstance(columns[column], pl.Decimal):
+                return pl.lit(False)
             return pl.col(column).eq_missing(_lit(value, columns[column]))
         case IsNull(column):
             return pl.col(column).is_null()
@@ -83,8 +87,8 @@ def compare(operator: ComparisonOperator, left: pl.Expr, right: pl.Expr) -> pl.E
 
 
 def _lit(value: Any, dtype: pl.DataType) -> pl.Expr:
-    """Return a typed literal; a float against an int column stays a float."""
-    if isinstance(dtype, pl.Int64) and isinstance(value, float):
+    """Return a typed literal; a float against an int or decimal column stays a float."""
+    if isinstance(dtype, (pl.Int64, pl.Decimal)) and isinstance(value, float):
         return pl.lit(value)
     if isinstance(dtype, pl.List | pl.Struct):
         return pl.lit(None)
@@ -101,6 +105,7 @@ def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
     if not values:
         return pl.lit(False)
     if isinstance(dtype, pl.Decimal):
+        values = tuple(value for value in values if isinstance(value, Decimal))
         wide = _wide_decimal(dtype, values)
         return pl.col(column).cast(wide).is_in(pl.Series(values, dtype=wide).implode())
     if isinstance(dtype, pl.String):

@@ -60,8 +60,8 @@ def may_hold(node: Node, columns: Mapping[str, pl.DataType], *, negated: bool = 
             return _compare(column, _NEGATED[operator] if negated else operator, value, columns)
         case IsIn(column, values):
             return _is_in(column, values, columns, negated)
-        case Text(column, "startswith", text) if not negated and column in columns:
-            return _has_value(column, columns) & _starts_between(column, text)
+        case Text(column, operator, text) if not negated and column in columns:
+            return _has_value(column, columns) & _text(column, operator, text)
         case HasAncestor(identifier, str(column)) if not negated:
             return _compare(column, "==", identifier, columns)
         case Text(column, _, _) | Overlaps(column, _) | OverlapsSelect(column, _):
@@ -108,7 +108,12 @@ def _is_in(column: str, values: tuple[Any, ...], columns: Mapping[str, pl.DataTy
     return _compare(column, ">=", min(values), columns) & _compare(column, "<=", max(values), columns)
 
 
-def _starts_between(column: str, prefix: str) -> pl.Expr:
-    """The least text with a prefix is the prefix itself; a minimum may be cut shorter than it."""
+def _text(column: str, operator: str, text: str) -> pl.Expr:
+    """A file of one text is judged by it; of texts that start alike the least is the beginning itself."""
     low, high = pl.col(f"{column}_min"), pl.col(f"{column}_max")
-    return (high >= prefix) & (low.str.slice(0, len(prefix)) <= prefix)
+    match operator:
+        case "startswith":
+            return (high >= text) & (low.str.slice(0, len(text)) <= text)
+        case "endswith":
+            return (low != high) | low.str.ends_with(text)
+    return (low != high) | low.str.contains(text, literal=True)

@@ -113,6 +113,8 @@ class PayloadRegistry:
 
 
 def _refuse_bad_fields(cls: type[Payload]) -> None:
+    if cls.model_config.get("extra") != "forbid":
+        raise InvalidInputError(f"{cls.__qualname__}: a table has fixed columns; leave extra='forbid' as it is.")
     model_columns(cls)
     if required := [name for name, field in cls.model_fields.items() if not allows_null(field)]:
         raise InvalidInputError(

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any
+from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 
 from vxdata.catalog.table import METADATA_COLUMNS, TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
@@ -32,7 +32,7 @@ def _wanted(spec: TableSpec, resources: Iterable[Resource]) -> Wanted:
             "identifier": r.identifier,
             "parent_identifier": r.parent_identifier,
             "license": r.license,
-            **plain(r.payload.model_dump()),
+            **plain(r.payload),
         }
         for r in resources
     ]
@@ -56,8 +56,10 @@ def _frame(spec: TableSpec, rows: list[dict[str, Any]], columns: dict[str, pl.Da
 
 
 def plain(value: Any) -> Any:
-    """Return a dumped model's values as a frame takes them: enums by value, instants in UTC."""
+    """Return a model's values as a frame takes them, whatever the model dumps: enums by value, instants in UTC."""
     match value:
+        case BaseModel():
+            return {name: plain(getattr(value, name)) for name in type(value).model_fields}
         case dict():
             return {name: plain(item) for name, item in value.items()}
         case list() | tuple():
@@ -104,23 +106,20 @@ def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> 
             )
             raise InvalidInputError(f"{spec.namespace} has no field {name!r}.{hint}")
     try:
-        model = _changes_model(spec.payload).model_validate(dict(changes or {}))
+        model = _changes_model(spec.payload).model_validate(dict(changes or {}), by_name=True)
     except ValidationError as error:
         raise InvalidInputError(_words(spec, error)) from None
-    dumped: dict[str, Any] = plain(model.model_dump(exclude_unset=True))
-    return dumped
+    return {name: plain(getattr(model, name)) for name in changes or {}}
 
 
 @cache
-def _changes_model(payload: type[Payload]) -> type[BaseModel]:
-    """Return a model with the payload's fields, each of them optional, constraints kept."""
-    fields: dict[str, Any] = {}
-    for name, field in payload.model_fields.items():
-        annotation: Any = field.annotation
-        for constraint in field.metadata:
-            annotation = Annotated[annotation, constraint]
-        fields[name] = (annotation | None, None)
-    return create_model(f"{payload.__name__}Changes", __config__=ConfigDict(extra="forbid"), **fields)
+def _changes_model(payload: type[Payload]) -> type[Payload]:
+    """Return the payload model with no field required; its constraints and validators judge what is given."""
+    required = {name: field for name, field in payload.model_fields.items() if field.is_required()}
+    if not required:
+        return payload
+    optional: dict[str, Any] = {name: (field.annotation, None) for name, field in required.items()}
+    return create_model(f"{payload.__name__}Changes", __base__=payload, **optional)
 
 
 def _words(spec: TableSpec, error: ValidationError) -> str:
@@ -140,7 +139,7 @@ def _to_response(spec: TableSpec, cls: type[ResourceResponse[Any]], row: dict[st
     metadata = {name: row[name] for name in METADATA_COLUMNS}
     payload = {name: row[name] for name in spec.fields}
     try:
-        return cls.model_validate({**metadata, "payload": payload})
+        return cls.model_validate({**metadata, "payload": payload}, by_name=True)
     except ValidationError:  # what is stored can always be read: the model may have become stricter since
         open_payload = spec.payload.model_construct(**payload)
         return cls.model_construct(**{**metadata, "ancestors": tuple(row["ancestors"])}, payload=open_payload)
