@@ -8,8 +8,8 @@ import polars as pl
 
 from benchmarks.measure import Row, paired
 from vxdata.catalog.table import table_spec
-from vxdata.schemas.columns import to_arrow_schema
 from vxdata.lake.datafile import to_plain_arrow
+from vxdata.schemas.columns import to_arrow_schema
 from vxdata.schemas.payload import VolumePayload
 from vxdata.sdk import Client, F
 

@@ -38,6 +38,7 @@ WRITES: dict[str, Use] = {
     "update": lambda client: client.patients.update("patient/1", {"sex": "F"}),
     "delete": lambda client: client.patients.delete("patient/1"),
     "upsert": lambda client: client.patients.upsert(pl.DataFrame({"identifier": ["patient/1"], "sex": ["F"]})),
+    "first upsert": lambda client: client.datasources.upsert(pl.DataFrame({"identifier": ["datasource/1"]})),
 }
 USES = READS | WRITES
 
@@ -441,7 +442,7 @@ def careless() -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("use", ["create", "upsert"])
+@pytest.mark.parametrize("use", ["create", "first upsert"])
 def test_a_store_without_conditional_writes_is_refused_before_anything_is_written(
     careless: Server, use_endpoint: Callable[[str], None], use: str
 ) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.support.proxy import Proxy
 from tests.support.cli import (
     VXDATA,
     environment,
@@ -26,6 +25,7 @@ from tests.support.cli import (
     start_on_terminal,
     write_release,
 )
+from tests.support.proxy import Proxy
 from vxdata import errors
 from vxdata.errors import CommitUnknownError, StorageError, VxDataError
 from vxdata_cli import main

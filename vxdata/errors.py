@@ -8,6 +8,7 @@ Source: design of record, section 6.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class VxDataError(Exception):
@@ -47,6 +48,9 @@ class CommitUnknownError(VxDataError):
         super().__init__(message)
         self.token = token
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.token)
+
 
 class StorageError(VxDataError):
     """The store failed or refused.
@@ -60,6 +64,15 @@ class StorageError(VxDataError):
     def __init__(self, message: str, *, uri: str, operation: str, retryable: bool) -> None:
         super().__init__(f"{operation} {uri}: {message}")
         self.uri, self.operation, self.retryable = uri, operation, retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _storage_error, (str(self), self.uri, self.operation, self.retryable)
+
+
+def _storage_error(text: str, uri: str, operation: str, retryable: bool) -> StorageError:
+    """Build a `StorageError` anew in another process."""
+    message = text.removeprefix(f"{operation} {uri}: ")
+    return StorageError(message, uri=uri, operation=operation, retryable=retryable)
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

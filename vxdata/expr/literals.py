@@ -11,7 +11,7 @@ import polars as pl
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.instant import to_instant
 
-_MOST_DIGITS, _SPARE_DIGITS = 38, 10
+_MOST_DIGITS = 38
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -36,7 +36,7 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
         case pl.Int64() | pl.Float64() if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _number(column, value)
         case pl.Decimal() if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
-            return _decimal(column, value)
+            return _decimal(column, dtype, value)
         case pl.Datetime() if isinstance(value, (str, date)):
             return _instant(column, value)
         case pl.Date() if isinstance(value, (str, date)) and not isinstance(value, datetime):
@@ -69,18 +69,16 @@ def _text(column: str, value: str) -> str:
     return value
 
 
-def _decimal(column: str, value: Any) -> Decimal | float:
+def _decimal(column: str, dtype: pl.Decimal, value: Any) -> Decimal | float:
     """Return the exact number, or a float where it is out of the reach of all decimal columns."""
     found = Decimal(str(value))
     if found.is_nan():
         raise InvalidInputError(f"F.{column}: NaN equals nothing; write .is_null().")
     if found.is_infinite():
         return float(found)
-    digits = len(found.as_tuple().digits)
     exponent = int(found.as_tuple().exponent)
-    if max(digits + exponent, 0) + max(-exponent, 0) > _MOST_DIGITS - _SPARE_DIGITS:
-        return float(found)
-    return found
+    whole = max(len(found.as_tuple().digits) + exponent, (dtype.precision or _MOST_DIGITS) - dtype.scale)
+    return found if whole + max(-exponent, dtype.scale) <= _MOST_DIGITS else float(found)
 
 
 def _number(column: str, value: float) -> float:

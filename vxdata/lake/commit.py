@@ -34,6 +34,8 @@ from vxdata.lake.table import Table
 from vxdata.lake.token import UnknownCommit
 
 DEADLINE_SECONDS = 60.0
+_LOST_RACE_SECONDS = 0.1  # somebody made progress: who waits longer than the others starves
+_NO_ANSWER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Patience:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
-    def wait(self, tries: int) -> None:
-        """Wait a little, with jitter, longer after each try."""
-        self.sleep(random.uniform(0, min(2.0, 0.02 * 2**tries)))  # noqa: S311  # jitter is no secret
+    def wait(self, tries: int, most_seconds: float) -> None:
+        """Wait a little, with jitter, longer after each try up to a limit."""
+        self.sleep(random.uniform(0, min(most_seconds, 0.02 * 2 ** min(tries, 10))))  # noqa: S311  # jitter, no secret
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class _Put:
             try:
                 self.table.put_commit(base, self.files, self.removed, self.metadata)
                 return base.version + 1
-            except Exception as raised:  # any of them can come from a commit that landed: the log decides
+            except BaseException as raised:  # any of them can come from a commit that landed: the log decides
                 if not (isinstance(raised, StorageError) or is_lower_layer(raised)):
                     raise
                 error = raised
@@ -229,12 +231,12 @@ class _Put:
                 case _Verdict.REPLAN:
                     return None
                 case _Verdict.PUT_AGAIN:
-                    base, may_be_under_way = found.newest, False
+                    base, may_be_under_way, most_wait = found.newest, False, _LOST_RACE_SECONDS
                 case _Verdict.STILL_FREE:
                     self._refuse_permanent(error, may_be_under_way)
-                    may_be_under_way = True
+                    may_be_under_way, most_wait = True, _NO_ANSWER_SECONDS
             tries += 1
-            self.patience.wait(tries)
+            self.patience.wait(tries, most_wait)
 
     def _read_log(self, base: Snapshot, premises: Premises) -> "_Finding":
         """Apply (a) to (d) to the entries since the base; a log that cannot be read settles nothing."""
@@ -336,7 +338,7 @@ def resolve(table: Table, token: UnknownCommit, stamp: Stamp) -> int | None:
             table.put_commit(
                 base, (), (), {"commit_id": stamp.commit_id, "operation": "resolve", "author": stamp.author}
             )
-        except Exception as error:
+        except BaseException as error:
             if not (isinstance(error, StorageError) or is_lower_layer(error)):
                 raise
             if table.snapshot().version == base.version:

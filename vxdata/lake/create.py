@@ -41,7 +41,7 @@ def create(lake: Lake, wanted: Mapping[TableSpec, Wanted], stamp: Stamp) -> dict
         NotFoundError: a parent is not live and not among the new ones.
         InvalidInputError: an identifier or a parent's type is wrong; two states of one identifier.
     """
-    lake.begin_write()
+    lake.prepare_write(needs_lake=False)
     planned = lake.patience.now()
     promised = NO_LINEAGES
     planners = {}
@@ -49,6 +49,7 @@ def create(lake: Lake, wanted: Mapping[TableSpec, Wanted], stamp: Stamp) -> dict
         planners[spec] = _creator(lake, spec, states, promised, planned, stamp)
         plan = planners[spec](lake.snapshot(spec))
         promised = pl.concat([promised, lineage_of(plan.rows)])
+    lake.begin_write()
     done = {spec: run_commit(lake, spec, planners[spec], stamp).plan for spec in wanted}
     for spec, plan in done.items():
         refuse_orphans(lake, plan.report, spec, plan.rows)

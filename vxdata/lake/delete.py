@@ -63,6 +63,7 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
         InvalidInputError: it has live children and `cascade` is false; the message counts them.
         ConflictError: a child came while it was deleted.
     """
+    lake.prepare_write(needs_lake=True)
     lake.begin_write()
     planned = lake.patience.now()
     target = pl.Series([identifier], dtype=pl.String)

@@ -13,12 +13,13 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     # pattern in the message, what to tell, whether trying again can help
     (r"NoSuchBucket|bucket does not exist", "the bucket does not exist; check its name and the endpoint", False),
     (
-        r"403|AccessDenied|Forbidden|PermissionDenied|Unauthenticated|InvalidAccessKeyId|SignatureDoesNotMatch"
+        r"(?<![0-9A-Za-z])403(?![0-9A-Za-z])|AccessDenied|Forbidden|PermissionDenied|Unauthenticated|InvalidAccessKeyId|SignatureDoesNotMatch"
         r"|ExpiredToken",
         "access was denied; check the credentials (AWS_PROFILE), their rights on this bucket, and that they include "
         "s3:ListBucket: without it a missing key answers 403 too",
         False,
     ),
+    (r"File too large|os error 27", "the file is too large for this disk or its limits; raise them", False),
     (r"No space left|os error 28", "the disk is full; free some space and run it again: nothing was committed", False),
     (r"Read-only file system|Permission denied|os error 13|os error 30", "the folder cannot be written", False),
     (r"File name too long|os error 36", "a datasource's identifier is too long to name a folder; shorten it", False),
@@ -27,11 +28,16 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
         "the store cannot be reached; check AWS_ENDPOINT_URL and the network",
         True,
     ),
-    (r"No such file|os error 2\b|NotFound|404|NoSuchKey", "a file of the lake is missing; run 'vxdata verify'", False),
-    (r"CommitFailedError|already exists|412", "another commit was first", True),
+    (
+        r"No such file|os error 2\b|NotFound|NoSuchKey|(?<![0-9A-Za-z])404(?![0-9A-Za-z])",
+        "a file of the lake is missing; run 'vxdata verify'",
+        False,
+    ),
+    (r"CommitFailedError|already exists|(?<![0-9A-Za-z])412(?![0-9A-Za-z])", "another commit was first", True),
 )
-_SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;]*[=:]\s*[^\s,;&]+")
-_PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+_SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
+_USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
+_PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
 _MOST_CHARACTERS = 400
 
 
@@ -47,7 +53,7 @@ def translated(uri: str, operation: str) -> Iterator[None]:
         yield
     except VxDataError:
         raise
-    except Exception as error:
+    except BaseException as error:  # a panic of a Rust library is no Exception
         if not is_lower_layer(error):
             raise
         raise to_storage_error(error, uri=uri, operation=operation) from error
@@ -72,5 +78,5 @@ def to_storage_error(error: BaseException, *, uri: str, operation: str) -> Stora
     if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO:
         retryable = False
     most = _MOST_CHARACTERS if remedy is None else _MOST_CHARACTERS // 3  # the whole is in the exception's cause
-    short = _SECRET.sub(r"\1=***", " ".join(text.split()))[:most]
+    short = _USER_INFO.sub("://***@", _SECRET.sub(r"\1=***", " ".join(text.split())))[:most]
     return StorageError(f"{remedy} ({short})" if remedy else short, uri=uri, operation=operation, retryable=retryable)

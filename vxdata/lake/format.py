@@ -82,17 +82,9 @@ def make_lake(store: Store) -> LakeFormat:
         StorageError: the store does not honour conditional writes.
     """
     store.probe()
-    found = read_format(store)
+    found = read_format(store) or find_place(store)
     if found is not None:
         return found
-    foreign = next((key for key in store.list_keys() if not key.startswith(f"{OWN_FOLDER}/")), None)
-    if foreign is not None and (found := read_format(store)) is not None:
-        return found  # another process made the lake, and wrote to it, since we looked
-    if foreign is not None:
-        raise InvalidInputError(
-            f"{store.uri} is no lake and holds something else ({foreign!r}); a lake is made in an empty folder or "
-            "prefix."
-        )
     content = {
         "format": FORMAT_VERSION,
         "lake_id": uuid.uuid4().hex,
@@ -101,3 +93,21 @@ def make_lake(store: Store) -> LakeFormat:
     }
     store.put_new(FORMAT_KEY, json.dumps(content, indent=2).encode())
     return require_format(store)
+
+
+def find_place(store: Store) -> LakeFormat | None:
+    """Look whether a lake can be made here; return the format if another process made it since we looked.
+
+    Raises:
+        InvalidInputError: the folder holds something else.
+    """
+    foreign = next((key for key in store.list_keys() if not key.startswith(f"{OWN_FOLDER}/")), None)
+    if foreign is None:
+        return None
+    found = read_format(store)
+    if found is None:
+        raise InvalidInputError(
+            f"{store.uri} is no lake and holds something else ({foreign!r}); a lake is made in an empty folder or "
+            "prefix."
+        )
+    return found

@@ -3,20 +3,21 @@
 Column-wise throughout: no Python object per row, except to word the reason of a row that is refused.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
 
 from vxdata.catalog.table import DERIVED_COLUMNS, MAX_FOLDER, TableSpec, partition_folder
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.lake.faults import translated
 from vxdata.schemas.columns import value_adapter
 from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
 
 _PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
 _DOTS = r"/\.{1,2}(?:/|$)"
+Read = TypeVar("Read")
 REASON = ":reason"  # inside; no field's name holds a colon
 
 
@@ -50,8 +51,7 @@ def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
     Raises:
         InvalidInputError: an unknown column, a column of a wrong type, or no identifiers.
     """
-    with translated(spec.namespace, "read a frame of"):
-        schema = frame.collect_schema()
+    schema = _readable(spec, frame.collect_schema)
     _refuse_unknown(spec, schema)
     given = tuple(name for name in ("license", *spec.fields) if name in schema)
     has_parents = "parent_identifier" in schema
@@ -64,12 +64,16 @@ def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
 
 
 def _collected(spec: TableSpec, frame: pl.LazyFrame) -> pl.DataFrame:
-    with translated(spec.namespace, "read a frame of"):
-        try:
-            return frame.collect()
-        except (pl.exceptions.InvalidOperationError, pl.exceptions.ComputeError) as error:
-            words = str(error).strip().splitlines()[0]
-            raise InvalidInputError(f"a frame of {spec.namespace} holds values that do not fit: {words}") from error
+    return _readable(spec, frame.collect)
+
+
+def _readable(spec: TableSpec, read: Callable[[], Read]) -> Read:
+    """Read a caller's frame; what hinders it is the caller's to mend."""
+    try:
+        return read()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InvalidInputError(f"a frame of {spec.namespace} cannot be read: {words}") from error
 
 
 def _refuse_unknown(spec: TableSpec, schema: pl.Schema) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from vxdata.catalog.table import TableSpec, all_specs
 from vxdata.errors import InvalidInputError, StorageError
 from vxdata.lake.commit import Patience
-from vxdata.lake.format import LakeFormat, make_lake, require_format
+from vxdata.lake.format import LakeFormat, find_place, make_lake, read_format, require_format
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
@@ -54,7 +54,7 @@ class Lake:
         self.store, self.patience = store, patience or Patience()
         self._tables: dict[str, Table] = {}
         self._format: LakeFormat | None = None
-        self._may_write = False
+        self._may_write = self._is_absent = False
 
     @property
     def lake_id(self) -> str:
@@ -67,17 +67,30 @@ class Lake:
             self._format = require_format(self.store)
         return self._format.lake_id
 
-    def begin_write(self) -> None:
-        """Make the lake where there is none; check, once, that the store honours conditional writes.
+    def prepare_write(self, *, needs_lake: bool) -> None:
+        """Look at the lake before a write is planned; nothing is written.
+
+        Args:
+            needs_lake: whether the write changes something that is there, so that a lake has to be here.
 
         Raises:
+            NotFoundError: no lake is here, and one is needed.
             StorageError: another lake was made at this address since this client opened it: a commit to a table that
                 is not the one that was read would damage it.
         """
+        refuse_fork()
+        found = require_format(self.store) if needs_lake else read_format(self.store) or find_place(self.store)
+        self._is_absent = found is None
+        if found is not None:
+            self._keep(found)
+
+    def begin_write(self) -> None:
+        """Make the lake where there is none; check, once, that the store honours conditional writes."""
         if not self._may_write:
-            found = make_lake(self.store)
-        else:
-            found = require_format(self.store)
+            self._keep(make_lake(self.store))
+            self._is_absent, self._may_write = False, True
+
+    def _keep(self, found: LakeFormat) -> None:
         if self._format is not None and found.lake_id != self._format.lake_id:
             raise StorageError(
                 "another lake was made at this address since this client opened it; make a new Client.",
@@ -85,7 +98,7 @@ class Lake:
                 operation="write to",
                 retryable=False,
             )
-        self._format, self._may_write = found, True
+        self._format = found
 
     def table(self, spec: TableSpec) -> Table:
         """Return the warm table of a spec.
@@ -95,7 +108,8 @@ class Lake:
             InvalidInputError: the process was forked.
         """
         refuse_fork()
-        _ = self.lake_id
+        if not self._is_absent:
+            _ = self.lake_id
         if spec.namespace not in self._tables:
             self._tables[spec.namespace] = Table(self.store, spec)
         return self._tables[spec.namespace]

@@ -67,7 +67,9 @@ def open_store(uri: str | os.PathLike[str], options: Mapping[str, str] | None = 
     Raises:
         InvalidInputError: an address of another scheme, without a bucket, or with a '%'.
     """
-    text = os.fspath(uri)
+    if not isinstance(uri, (str, os.PathLike)):
+        raise InvalidInputError(f"{uri!r}: an address is a str or a path, not {type(uri).__name__}.")
+    text = str(os.fspath(uri))
     if not text:
         raise InvalidInputError("the lake's address is empty; a folder or 's3://bucket/prefix' is expected.")
     if "%" in text:
@@ -81,7 +83,7 @@ def open_store(uri: str | os.PathLike[str], options: Mapping[str, str] | None = 
         raise InvalidInputError(
             f"{text!r}: the scheme {scheme!r} is not known; a folder or 's3://bucket/prefix' is expected."
         )
-    bucket, _, prefix = rest.strip("/").partition("/")
+    bucket, _, prefix = rest.rstrip("/").partition("/")
     if not bucket:
         raise InvalidInputError(f"{text!r} names no bucket; 's3://bucket/prefix' is expected.")
     from vxdata.lake.s3_store import S3Store

@@ -34,6 +34,7 @@ def update(lake: Lake, spec: TableSpec, wanted: Wanted, expected: datetime | Non
         NotFoundError: the resource is not live, or was deleted while the update was tried.
         ConflictError: the current version is not the expected one; nothing was written.
     """
+    lake.prepare_write(needs_lake=True)
     lake.begin_write()
     identifier = wanted.rows["identifier"].item()
     first_created_at: list[datetime] = []

@@ -89,7 +89,7 @@ def upsert(
         InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children.
         ConflictError: a parent was deleted, or a child came, at the same time.
     """
-    lake.begin_write()
+    lake.prepare_write(needs_lake=False)
     _refuse_future(lake, options.valid_from)
     keep, last = replace(options, missing="keep"), list(wanted)[-1]
     promised, planners = NO_LINEAGES, {}
@@ -98,6 +98,7 @@ def upsert(
         planners[spec] = _upserter(lake, states, options if spec == last else keep, promised, stamp)
         plan = planners[spec](lake.snapshot(spec))
         promised = pl.concat([promised, lineage_of(plan.report.changes.created)]) if spec != last else promised
+    lake.begin_write()
     reports = {}
     for spec, planner in planners.items():
         reports[spec] = _commit(lake, spec, planner, options, stamp)
