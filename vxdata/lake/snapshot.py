@@ -80,6 +80,8 @@ class Snapshot:
     def rows_of(self, files: pl.DataFrame, path_column: str | None = None) -> pl.LazyFrame:
         """Return the physical rows of some of the live files, lazily.
 
+        A scan of all files carries their statistics, so that Polars skips files; chosen files were chosen by them.
+
         Args:
             files: rows of `files`.
             path_column: the name of a further column that holds the address of each row's file.
@@ -95,7 +97,7 @@ class Snapshot:
             missing_columns="insert",
             extra_columns="ignore",
             include_file_paths=path_column,
-            _table_statistics=polars_statistics(files, self.all_columns),
+            _table_statistics=polars_statistics(files, self.all_columns) if files is self.files else None,
             _source_sizes=files["size"].to_list(),
             **self.store.scan_options(),
         )

@@ -93,6 +93,7 @@ def upsert(
     _refuse_future(lake, options.valid_from)
     keep, last = replace(options, missing="keep"), list(wanted)[-1]
     promised, planners = NO_LINEAGES, {}
+    filled = {spec for spec in wanted if lake.snapshot(spec).files.height}  # in the others there is nothing to close
     for spec, states in wanted.items():  # all is validated before anything is written
         # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
         planners[spec] = _upserter(lake, states, options if spec == last else keep, promised, stamp)
@@ -104,7 +105,7 @@ def upsert(
         reports[spec] = _commit(lake, spec, planner, options, stamp)
         progress(spec, reports[spec])
     if options.missing == "delete":
-        for spec in list(wanted)[-2::-1]:
+        for spec in (spec for spec in list(wanted)[-2::-1] if spec in filled):
             closed = _commit(lake, spec, _upserter(lake, wanted[spec], options, NO_LINEAGES, stamp), options, stamp)
             commit_id = reports[spec].commit_id or closed.commit_id
             reports[spec] = replace(reports[spec], deleted=closed.deleted, commit_id=commit_id)
