@@ -29,6 +29,7 @@ from tests.support.wishes import (
     NEWER,
     NewerPatient,
     changes_to,
+    children_of,
     known_to,
     parents_of,
     resources,
@@ -59,6 +60,7 @@ class Pending:
         identifier: what it writes (of an upsert, the first).
         verb: what a user may expect of it: changes the model, or raises `Refused`.
         land: what its log entry does to the model, whatever became of other tables since it was planned.
+        parent: the parent that it names, of a create or an upsert.
         done: what it did, once it landed.
         readings: when it may have read the clock.
         planned_on: the model at its last plan.
@@ -69,6 +71,7 @@ class Pending:
     identifier: str
     verb: InModel
     land: InModel
+    parent: str | None = None
     done: Done | None = None
     readings: list[datetime] = field(default_factory=list)
     planned_on: Model = field(default_factory=Model)
@@ -197,21 +200,25 @@ class LakeMachine(RuleBasedStateMachine):
         for _ in range(stops):
             if pending in self.pending:
                 self.move(pending)
-        self.rival(data.draw(CLIENTS), pending.identifier, data)
+        self.rival(data.draw(CLIENTS), pending, data)
         if data.draw(st.booleans()):
             self.finish(pending)
 
-    def rival(self, client: int, identifier: str, data: st.DataObject) -> None:
-        live = self.model.live(identifier)
-        parent = live.parent if live else data.draw(parents_of(identifier, self.model))
-        target = data.draw(st.sampled_from([identifier, identifier, parent or identifier]))
-        if not self.model.live(target) or data.draw(st.integers(0, 2)) == 0:
-            self.do_delete(client, target, cascade=data.draw(st.booleans()))
-            self.do_create(
-                client, [{"identifier": target, "parent_identifier": data.draw(parents_of(target, self.model))}]
-            )
-        else:
+    def rival(self, client: int, pending: Pending, data: st.DataObject) -> None:
+        """Do what the writer may trip over: change, delete or remake its resource or the parent, or add a child."""
+        live = self.model.live(pending.identifier)
+        parent = live.parent if live else pending.parent
+        target = data.draw(st.sampled_from([pending.identifier, parent or pending.identifier]))
+        kind = data.draw(st.sampled_from(["update", "delete", "remake", "child"]))
+        if kind == "update":
             self.do_update(client, target, data, None)
+        elif kind == "child":
+            self.do_create(client, data.draw(children_of(pending.identifier, self.model)))
+        else:
+            self.do_delete(client, target, cascade=data.draw(st.sampled_from([True, True, False])))
+        if kind == "remake":
+            new = {"identifier": target, "parent_identifier": data.draw(parents_of(target, self.model))}
+            self.do_create(client, [new])
 
     def begun_create(self, client: int, data: st.DataObject) -> Pending:
         lake, r = self.clients[client], data.draw(resources(self.model))
@@ -223,7 +230,9 @@ class LakeMachine(RuleBasedStateMachine):
             return Done(made={identifier})
 
         writer = Writer(lambda: lake.resources.create(to_resource(r)))
-        pending = Pending(writer, identifier, lambda model, now: model.create([r], now), land)
+        pending = Pending(
+            writer, identifier, lambda model, now: model.create([r], now), land, parent=r["parent_identifier"]
+        )
         return pending
 
     def begun_update(self, client: int, data: st.DataObject) -> Pending:
@@ -256,13 +265,15 @@ class LakeMachine(RuleBasedStateMachine):
     def begun_upsert(self, client: int, data: st.DataObject) -> Pending:
         wish = data.draw(upserts(self.model, "pathologyspecimen"))
         namespace = self.namespace(client, wish.type_name)
-        identifier = wish.rows[0]["identifier"] if wish.rows else IDENTIFIERS[wish.type_name][0]
+        first = wish.rows[0] if wish.rows else {"identifier": IDENTIFIERS[wish.type_name][0], "parent_identifier": None}
 
         def land(model: Model, now: datetime) -> Done:
             return model.upsert(wish, now, under=pending.planned_on)
 
         writer = Writer(lambda: upsert_with(namespace, wish))
-        pending = Pending(writer, identifier, lambda model, now: model.upsert(wish, now), land)
+        pending = Pending(
+            writer, first["identifier"], lambda model, now: model.upsert(wish, now), land, first["parent_identifier"]
+        )
         return pending
 
     @precondition(lambda self: self.pending)

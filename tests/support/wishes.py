@@ -80,6 +80,14 @@ def parents_of(identifier: str, model: Model) -> st.SearchStrategy[str | None]:
 
 
 @st.composite
+def children_of(draw: st.DrawFn, parent: str, model: Model) -> list[Row]:
+    """A new child of a resource, if there is an identifier left that fits."""
+    fitting = [i for i in ALL if type_of(parent) in PARENT_TYPES[type_of(i)] and i != parent and not model.live(i)]
+    fitting = [i for i in fitting if type_of(i) != type_of(parent) or parent < i]
+    return [{"identifier": draw(st.sampled_from(fitting)), "parent_identifier": parent}] if fitting else []
+
+
+@st.composite
 def resources(draw: st.DrawFn, model: Model) -> Row:
     """A resource to create, mostly one that is not live."""
     chosen = draw(mostly((i for i in ALL if not model.live(i)), ALL))
