@@ -15,7 +15,7 @@ from vxdata.errors import VxDataError
 from vxdata.lake import checkpoint
 
 MakeLakeUri = Callable[[], str]
-SEARCH = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+SEARCH = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 @pytest.fixture

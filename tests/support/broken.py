@@ -6,6 +6,7 @@ Each patch replaces one small thing of the product, and the test that guards the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import deltalake
@@ -108,6 +109,22 @@ def _closings_have_begun(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scd2, "as_of", as_of)
 
 
+def _fold(patch: pytest.MonkeyPatch) -> None:
+    """F2: every closing that is rewritten is taken for done, whether its version takes its end or not."""
+    original = scd2.fold
+
+    def fold(rows: pl.LazyFrame, closings: pl.LazyFrame, gone: pl.LazyFrame) -> pl.LazyFrame:
+        return original(rows, closings, scd2.closings_of(rows).select("identifier", "closes"))
+
+    patch.setattr(scd2, "fold", fold)
+
+
+def _live_files(patch: pytest.MonkeyPatch) -> None:
+    """Step (c): nobody looks whether the files that a compaction takes out are still live."""
+    original = commit._Put._is_stale
+    patch.setattr(commit._Put, "_is_stale", lambda put, *args: original(replace(put, removed=()), *args))
+
+
 RULES: dict[str, Patch] = {
     "own commit": _own_commit,
     "premises": _premises,
@@ -120,4 +137,6 @@ RULES: dict[str, Patch] = {
     "created_at": _created_at,
     "tombstones close": _tombstones_close,
     "closings have begun": _closings_have_begun,
+    "fold": _fold,
+    "live files": _live_files,
 }

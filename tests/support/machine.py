@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 from deltalake.schema import Field as DeltaField
@@ -40,11 +41,18 @@ from tests.support.wishes import (
     upsert_with,
     upserts,
 )
+from vxdata.catalog.table import all_specs
 from vxdata.errors import ConflictError, NotFoundError, VxDataError
+from vxdata.lake.commit import Rewrite, Stamp, rewrite
+from vxdata.lake.compact import as_chosen, rewrite_chosen
+from vxdata.lake.foldable import FoldPolicy, file_facts
+from vxdata.lake.snapshot import Snapshot
 from vxdata.sdk import Client
 from vxdata.sdk.namespace import Namespace
 
 CLIENTS = st.integers(0, 2)
+SMALL_POLICIES = [FoldPolicy(file_rows=2, memory_rows=2, most_small=1, most_layers=1), FoldPolicy(file_rows=4)]
+NO_CLOSINGS = pl.DataFrame(schema={"identifier": pl.String, "closes": pl.Datetime("us", "UTC")})
 JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
 COUNTS = ("created", "updated", "unchanged", "deleted")
 Rows = list[Row]
@@ -333,6 +341,49 @@ class LakeMachine(RuleBasedStateMachine):
             replayed = pending.planned_on.copy()
             pending.verb(replayed, self.clock.now)
             assert replayed.past == pending.planned_on.past, "nothing was written, though there was a change"
+
+    # -- upkeep: nothing that can be seen changes
+
+    @rule(client=CLIENTS, type_name=type_names, policy=st.sampled_from(SMALL_POLICIES))
+    def compact(self, client: int, type_name: str, policy: FoldPolicy) -> None:
+        """Fold a table, into small files; once more is nothing to do."""
+        namespace, lake = NAMESPACES[type_name], self.clients[client]
+        self.puts.spare()
+        lake.compact(namespace, policy=policy)
+        entries = self.puts.entries
+        assert not lake.compact(namespace, policy=policy).is_changed
+        assert self.puts.entries == entries
+
+    @rule(client=CLIENTS, type_name=type_names, data=st.data())
+    def compact_some(self, client: int, type_name: str, data: st.DataObject) -> None:
+        """Fold any files of one partition, which ones does not matter."""
+        lake = self.clients[client]._session.lake
+        spec = next(spec for spec in all_specs() if spec.namespace == NAMESPACES[type_name])
+
+        def fold(base: Snapshot) -> Rewrite | None:
+            facts = file_facts(base)
+            facts = facts.filter(pl.col("datasource_id") == data.draw(st.sampled_from(sorted(facts["datasource_id"]))))
+            keys = data.draw(st.sets(st.sampled_from(sorted(facts["key"])), min_size=1))
+            chosen = as_chosen(facts, keys, NO_CLOSINGS, data.draw(st.sampled_from(SMALL_POLICIES)))
+            return chosen and rewrite_chosen(base, chosen)
+
+        self.puts.spare()
+        rewrite(lake.table(spec), fold, Stamp("compact", "tester"), self.clock.patience())
+
+    @rule(client=CLIENTS, data=st.data(), stops=st.integers(1, 2), killed=st.booleans())
+    def race_compaction(self, client: int, data: st.DataObject, stops: int, killed: bool) -> None:
+        """Begin a compaction, let others write or compact meanwhile, and go on, or be killed."""
+        lake, type_name = self.clients[client], data.draw(type_names)
+        writer = Writer(lambda: lake.compact(NAMESPACES[type_name], policy=SMALL_POLICIES[0]))
+        for _ in range(stops):
+            if not writer.is_done:
+                writer.step()
+        kind = data.draw(st.sampled_from(["update", "delete", "upsert", "compact"]))
+        if kind == "compact":
+            self.compact(data.draw(CLIENTS), type_name, data.draw(st.sampled_from(SMALL_POLICIES)))
+        else:
+            getattr(self, kind)(data.draw(CLIENTS), data)
+        writer.kill() if killed else writer.finish()
 
     # -- what befalls them
 

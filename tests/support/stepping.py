@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from vxdata.lake import commit as commits
-from vxdata.lake import run
-from vxdata.lake.commit import Committed, Patience, Planner, Stamp, Step
+from vxdata.lake import compact, run
+from vxdata.lake.commit import Committed, Ended, Patience, Planner, Rewriter, Rewritten, Stamp, Step
 from vxdata.lake.lake import Lake
 from vxdata.lake.store import open_store
 from vxdata.lake.table import Table
@@ -134,7 +134,14 @@ def current_writer() -> Writer | None:
 
 
 def _stepped_commit(table: Table, planner: Planner, stamp: Stamp, patience: Patience) -> Committed:
-    steps = commits.commit_steps(table, planner, stamp, patience)
+    return _stepped(commits.commit_steps(table, planner, stamp, patience))
+
+
+def _stepped_rewrite(table: Table, rewriter: Rewriter, stamp: Stamp, patience: Patience) -> Rewritten | None:
+    return _stepped(commits.rewrite_steps(table, rewriter, stamp, patience))
+
+
+def _stepped(steps: Generator[Step, None, Ended]) -> Ended:
     writer = current_writer()
     while True:
         try:
@@ -199,4 +206,5 @@ def lost_request(put: Put) -> None:
 def install(monkeypatch: pytest.MonkeyPatch) -> Puts:
     """Make commits stop for writers, and PUTs open to faults."""
     monkeypatch.setattr(run, "commit", _stepped_commit)
+    monkeypatch.setattr(compact, "rewrite", _stepped_rewrite)
     return Puts(monkeypatch)

@@ -35,6 +35,26 @@ def tend_log(table: Table, version: int) -> None:
         logger.warning("no checkpoint was written, opening the table gets slower: %s", error)
 
 
+def settle_log(table: Table) -> int | None:
+    """Write a checkpoint of the newest version, and archive the commits' metadata, unless it is done already.
+
+    Args:
+        table: a table that exists.
+
+    Returns:
+        The version of the new checkpoint; None if there was nothing to do.
+
+    Raises:
+        StorageError: it could not be written; no commit depends on it.
+    """
+    version = table.snapshot().version
+    if version == last_checkpoint(table, version):
+        return None
+    table.checkpoint_version = table.write_checkpoint()
+    archive_commits(table, table.checkpoint_version)
+    return table.checkpoint_version
+
+
 def last_checkpoint(table: Table, version: int) -> int:
     """Return the version of the newest checkpoint, looked up again when the tail seems long; -1 if there is none."""
     known = table.checkpoint_version

@@ -21,10 +21,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
+from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDataError
 from vxdata.lake.datafile import DataFile, write_data_files
 from vxdata.lake.faults import is_lower_layer, to_storage_error
@@ -71,6 +72,11 @@ class Premises:
     identifiers: pl.Series
     childless: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that others append can break them."""
+        return self.identifiers.is_empty() and self.childless.is_empty()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -103,21 +109,25 @@ class Stamp:
     reason: str | None = None
     commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def metadata(self, rows: pl.DataFrame) -> dict[str, Any]:
-        """Return the commit metadata, with the counts of the rows."""
+    def metadata(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """Return the commit metadata."""
         from vxdata import __version__
 
-        deleted = int(rows["is_deleted"].sum())
-        superseding = rows["closes"].count()
-        counts = {"created": rows.height - superseding, "updated": superseding - deleted, "deleted": deleted}
         return {
             "commit_id": self.commit_id,
             "operation": self.operation,
             "author": self.author,
             "reason": self.reason,
-            "counts": counts,
+            "counts": dict(counts),
             "vxdata_version": __version__,
         }
+
+
+def counts_of(rows: pl.DataFrame) -> dict[str, int]:
+    """Return how many resources appended rows create, update and delete."""
+    deleted = int(rows["is_deleted"].sum())
+    superseding = rows["closes"].count()
+    return {"created": rows.height - superseding, "updated": superseding - deleted, "deleted": deleted}
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,36 @@ class Committed:
 
     version: int | None
     plan: Plan
+
+
+NO_PREMISES = Premises(pl.Series(dtype=pl.String))
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Files that take the place of others of the same table, already written, computed on one base version.
+
+    Attributes:
+        added: the new files.
+        removed: the rows of the base's files that they stand for.
+        counts: what the audit log says of it.
+        premises: what must still be true; a compaction has none but that its files are still live.
+        report: whatever the operation tells its caller.
+    """
+
+    added: Sequence[DataFile]
+    removed: pl.DataFrame
+    counts: Mapping[str, int]
+    premises: Premises = NO_PREMISES
+    report: Any = None
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A rewrite that landed, and the version that it made."""
+
+    version: int
+    rewrite: Rewrite
 
 
 class Step(Enum):
@@ -155,11 +195,23 @@ class _Finding:
 
 
 Planner = Callable[[Snapshot], Plan]
+Rewriter = Callable[[Snapshot], Rewrite | None]
+"""Writes the new files on a base snapshot; None if nothing is to be rewritten."""
+
+Ended = TypeVar("Ended")
 
 
 def commit(table: Table, planner: Planner, stamp: Stamp, patience: Patience) -> Committed:
     """Plan and commit rows to one table; see `commit_steps`."""
-    steps = commit_steps(table, planner, stamp, patience)
+    return _run(commit_steps(table, planner, stamp, patience))
+
+
+def rewrite(table: Table, rewriter: Rewriter, stamp: Stamp, patience: Patience) -> Rewritten | None:
+    """Put files in the place of others of one table; see `rewrite_steps`."""
+    return _run(rewrite_steps(table, rewriter, stamp, patience))
+
+
+def _run(steps: Generator[Step, None, Ended]) -> Ended:
     while True:
         try:
             next(steps)
@@ -191,11 +243,50 @@ def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patienc
             return Committed(None, plan)
         files = write_data_files(table.store, table.spec.namespace, plan.rows)
         yield Step.WRITTEN
-        put = _Put(table, stamp.commit_id, files, (), stamp.metadata(plan.rows), patience, deadline)
+        put = _Put(table, stamp.commit_id, files, (), stamp.metadata(counts_of(plan.rows)), patience, deadline)
         landed = yield from put.steps(base, plan.premises)
         if landed is not None:
             return Committed(landed, plan)
         base = table.ensure()
+
+
+def rewrite_steps(
+    table: Table, rewriter: Rewriter, stamp: Stamp, patience: Patience
+) -> Generator[Step, None, Rewritten | None]:
+    """Put files in the place of others of one table, stopping between the steps.
+
+    Args:
+        table: the table.
+        rewriter: writes the new files on a base snapshot; called again when other writers broke its premises or took
+            its files, and the files that it wrote before are left to vacuum.
+        stamp: the commit's metadata.
+        patience: deadline and clocks; the deadline counts from the first PUT of each try, because writing takes long.
+
+    Returns:
+        What landed; None if there was nothing to rewrite.
+
+    Raises:
+        CommitUnknownError: the store gave no answer until the deadline.
+        ConflictError: other writers were first until the deadline; nothing was changed.
+        StorageError: the store refused; nothing was changed.
+    """
+    while True:
+        base = table.snapshot()
+        work = rewriter(base)
+        yield Step.PLANNED
+        if work is None:
+            return None
+        yield Step.WRITTEN
+        deadline = patience.monotonic() + patience.deadline_seconds
+        removed = [{**row, "deleted_at": int(patience.now().timestamp() * 1000)} for row in _keys(work.removed)]
+        put = _Put(table, stamp.commit_id, work.added, removed, stamp.metadata(work.counts), patience, deadline)
+        landed = yield from put.steps(base, work.premises)
+        if landed is not None:
+            return Rewritten(landed, work)
+
+
+def _keys(files: pl.DataFrame) -> list[dict[str, Any]]:
+    return files.select("key", "size", PARTITION_COLUMN).to_dicts()
 
 
 @dataclass
@@ -265,7 +356,7 @@ class _Put:
         if any(e.removed for e in changing):
             return True  # an erasure
         added = {key for e in changing for key in e.added}
-        return bool(added) and _breaks(newest, added, premises)
+        return bool(added) and not premises.is_empty and _breaks(newest, added, premises)
 
     def _refuse_permanent(self, error: BaseException, may_be_under_way: bool) -> None:
         """Fail at once where trying again cannot help, unless an earlier try may still land."""

@@ -11,7 +11,9 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -64,7 +66,7 @@ def write_data_files(store: Store, namespace: str, rows: pl.DataFrame) -> list[D
         for datasource_id, part in _parts(rows):
             if len(under_way) == _WRITERS:  # so that only a few parts are in memory twice
                 files.append(under_way.popleft().result())
-            under_way.append(pool.submit(_write_one, store, namespace, datasource_id, part))
+            under_way.append(pool.submit(write_data_file, store, namespace, datasource_id, part))
         return files + [future.result() for future in under_way]
 
 
@@ -77,7 +79,8 @@ def _parts(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
             yield str(datasource_id), columns[part["_row"].slice(start, FILE_ROWS)]
 
 
-def _write_one(store: Store, namespace: str, datasource_id: str, part: pl.DataFrame) -> DataFile:
+def write_data_file(store: Store, namespace: str, datasource_id: str, part: pl.DataFrame) -> DataFile:
+    """Write sorted rows of one partition, without the partition column, as one data file."""
     data = encode_parquet(part)
     key = f"{partition_folder(datasource_id)}/{uuid.uuid4().hex}-{hashlib.sha256(data).hexdigest()}.parquet"
     store.put(f"{namespace}/{key}", data)
@@ -111,18 +114,27 @@ def named_checksum(key: str) -> str | None:
     return found.group(1) if found else None
 
 
-def read_checked(store: Store, key: str) -> bytes:
-    """Return a data file's bytes after checking them against the checksum in its name.
+def check_data_file(store: Store, namespace: str, key: str, copy: Path | None = None) -> None:
+    """Hold a data file against the checksum in its name; what is not a file of ours has none.
+
+    Args:
+        store: the lake's store.
+        namespace: the table.
+        key: the file's key inside the table's folder.
+        copy: where to write what was read, to be used in the file's place.
 
     Raises:
         StorageError: the file is missing, or its bytes are not those that were written.
     """
-    data = store.get(key)
-    if data is None:
-        raise StorageError(f"the data file {key} is missing.", uri=store.uri, operation="read", retryable=False)
-    expected = named_checksum(key)
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+    digest = hashlib.sha256()
+    with nullcontext() if copy is None else copy.open("wb") as sink:
+        for part in store.stream(f"{namespace}/{key}"):
+            digest.update(part)
+            if sink is not None:
+                sink.write(part)
+    if named_checksum(key) not in (None, digest.hexdigest()):
         raise StorageError(
-            f"the data file {key} is damaged: its checksum is wrong.", uri=store.uri, operation="read", retryable=False
-        )
-    return data
+            f"the data file {key} is damaged: its checksum is wrong. Restore it from a backup, or by the bucket's "
+            "versions; 'vxdata verify' lists all that is damaged.",
+            uri=store.url(namespace), operation="read", retryable=False,
+        )  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any
 from vxdata.errors import InvalidInputError
 from vxdata.lake.faults import translated
 
+_PART_BYTES = 4 * 2**20
+
 
 class LocalStore:
     """A folder. Writes are made durable (fsync) before they are named."""
@@ -26,6 +28,16 @@ class LocalStore:
                 return (self.root / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See `Store`."""
+        with translated(self.uri, f"read {key} of"), (self.root / key).open("rb") as file:
+            while part := file.read(_PART_BYTES):
+                yield part
+
+    def local_folder(self, prefix: str) -> Path | None:
+        """See `Store`."""
+        return self.root / prefix
 
     def exists(self, key: str) -> bool:
         """See `Store`."""

@@ -10,6 +10,8 @@ from vxdata.errors import StorageError
 from vxdata.lake.aws import Credentials, S3Settings, find_s3_settings
 from vxdata.lake.faults import translated
 
+_PART_BYTES = 4 * 2**20
+
 
 class S3Store:
     """A prefix of a bucket, at AWS or at any store that speaks its protocol."""
@@ -39,6 +41,15 @@ class S3Store:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See `Store`."""
+        with translated(self.uri, f"read {key} of"):
+            for part in self._objects.get(key).stream(min_chunk_size=_PART_BYTES):
+                yield bytes(part)
+
+    def local_folder(self, prefix: str) -> None:
+        """See `Store`."""
 
     def exists(self, key: str) -> bool:
         """See `Store`."""

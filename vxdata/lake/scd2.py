@@ -24,6 +24,12 @@ Rules of writing
     W3  The new row carries over every physical column of the old one, those unknown to this SDK included.
     W4  `created_at` is the `valid_from` of the first version since the resource was absent.
 
+Rules of folding (compaction rewrites some files of one partition; all others stay)
+    F1  A version that is rewritten takes its end, and the commit that ended it, from the closings of the *whole* table.
+    F2  A closing that is rewritten stays one (`closes` kept, a tombstone kept) unless the version that it names is
+        rewritten with it and so takes its end, or is in no live file at all. Else a dead version would come back.
+    F3  Then `closes` is nulled, and a tombstone dropped: its instant lives on as the end of the version (W2).
+
 Source: design of record, sections 3 (valid_from) and 5 (storage protocol).
 """
 
@@ -143,6 +149,36 @@ def tombstones(doomed: pl.LazyFrame, planned: datetime, commit_id: str, payload:
     """
     emptied = doomed.with_columns(pl.lit(None, doomed.collect_schema()[name]).alias(name) for name in payload)
     return next_rows(emptied, planned, commit_id).with_columns(pl.lit(True).alias("is_deleted"))
+
+
+def fold(rows: pl.LazyFrame, closings: pl.LazyFrame, gone: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows that stand for rewritten ones (F1, F2, F3).
+
+    Args:
+        rows: all rows, of some identifiers, in the files that are rewritten.
+        closings: identifier, closes, valid_from, commit_id: the closings of the whole table, of these identifiers at
+            least.
+        gone: identifier, closes: closings that name a version which no live file holds.
+    """
+    first = closings.sort("valid_from").unique(["identifier", "closes"], keep="first")
+    ends = first.select(
+        "identifier",
+        pl.col("closes").alias("valid_from"),
+        pl.col("valid_from").alias(":end"),
+        pl.col("commit_id").alias(":by"),
+    )
+    here = rows.select("identifier", pl.col("valid_from").alias("closes"))
+    settled = pl.concat([here, gone.select("identifier", "closes")]).unique().with_columns(pl.lit(True).alias(":ok"))
+    ended = rows.join(ends, on=["identifier", "valid_from"], how="left").join(
+        settled, on=["identifier", "closes"], how="left"
+    )
+    is_settled = pl.col(":ok").is_not_null()  # a null `closes` joins nothing
+    folded = ended.filter(~(is_settled & pl.col("is_deleted"))).with_columns(
+        pl.coalesce("valid_to", ":end").alias("valid_to"),
+        pl.coalesce("closed_by", ":by").alias("closed_by"),
+        pl.when(~is_settled).then("closes").alias("closes"),
+    )
+    return folded.drop(":end", ":by", ":ok")
 
 
 def _written(commit_id: str) -> list[pl.Expr]:

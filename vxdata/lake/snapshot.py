@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
 
@@ -77,7 +78,7 @@ class Snapshot:
         """All physical rows, lazily; columns that the table lacks are null."""
         return self.rows_of(self.files)
 
-    def rows_of(self, files: pl.DataFrame, path_column: str | None = None) -> pl.LazyFrame:
+    def rows_of(self, files: pl.DataFrame, path_column: str | None = None, root: Path | None = None) -> pl.LazyFrame:
         """Return the physical rows of some of the live files, lazily.
 
         A scan of all files carries their statistics, so that Polars skips files; chosen files were chosen by them.
@@ -85,11 +86,12 @@ class Snapshot:
         Args:
             files: rows of `files`.
             path_column: the name of a further column that holds the address of each row's file.
+            root: a local folder with copies of the files, to read in their place.
         """
         if files.is_empty():
             return pl.LazyFrame(schema=self.all_columns)
         return pl.scan_parquet(
-            [self.file_url(key) for key in files["key"]],
+            [self.file_url(key) if root is None else str(root / key) for key in files["key"]],
             schema=self.all_columns,
             hive_schema={PARTITION_COLUMN: pl.String()},
             hive_partitioning=True,
@@ -99,7 +101,7 @@ class Snapshot:
             include_file_paths=path_column,
             _table_statistics=polars_statistics(files, self.all_columns) if files is self.files else None,
             _source_sizes=files["size"].to_list(),
-            **self.store.scan_options(),
+            **(self.store.scan_options() if root is None else {}),
         )
 
     @cached_property

@@ -19,6 +19,16 @@ class Store(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return an object's bytes; None where there is none."""
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Return an object's bytes in parts of some megabytes.
+
+        Raises:
+            StorageError: it is missing, or cannot be read.
+        """
+
+    def local_folder(self, prefix: str) -> Path | None:
+        """Return the local folder of a prefix; None where the objects are remote."""
+
     def exists(self, key: str) -> bool:
         """Whether an object is there."""
 

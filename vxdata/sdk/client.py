@@ -6,7 +6,7 @@ client.patients.retrieve("patient/BB00017")
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vxdata.schemas.response import ResourceResponse
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
+    from vxdata.sdk.upkeep import CompactionReport, FoldPolicy, Progress
 
 PayloadT = TypeVar("PayloadT", bound="Payload")
 URI_VARIABLE, AUTHOR_VARIABLE = "VXDATA_URI", "VXDATA_AUTHOR"
@@ -134,6 +135,39 @@ class Client:
         stamp = self._session.stamp("resolve", None)
         spec = table_spec(_registry().of_namespace(unknown.namespace))
         return resolve(self._session.lake.table(spec), unknown, stamp) is not None
+
+    # -- upkeep
+
+    def compact(
+        self,
+        *namespaces: str,
+        datasources: Sequence[str] | None = None,
+        policy: "FoldPolicy | None" = None,
+        reason: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> "CompactionReport":
+        """Fold what was appended into sorted files of current and of closed versions; no answer changes.
+
+        It runs beside writers and other compactions, makes checkpoints, and archives the commits' metadata. Where
+        there is nothing to do it writes nothing.
+
+        Args:
+            namespaces: the tables; all if none is named.
+            datasources: only these partitions, by their identifiers.
+            policy: what is worth folding and how large files shall be; default: every tail.
+            reason: why, for the audit log.
+            progress: told after each round of a partition.
+
+        Raises:
+            InvalidInputError: an unknown namespace, or the client is read-only.
+            StorageError: a file is damaged or missing; what was folded before stays.
+
+        Source: design of record, section 5 (compaction folds).
+        """
+        from vxdata.sdk.upkeep import compact
+
+        told = progress or (lambda _: None)
+        return compact(self._session, namespaces, datasources=datasources, policy=policy, reason=reason, progress=told)
 
     # -- namespaces
 

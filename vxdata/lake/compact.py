@@ -1,0 +1,176 @@
+"""Compaction: each partition's tail is folded into sorted files of current and of closed versions.
+
+A round rewrites some files of one partition (`foldable` says which, `fold` writes the new ones) and commits through the
+one primitive, beside writers and other compactors: what others append meanwhile still closes what was rewritten, and if
+another compaction took a file first, the work is dropped.
+
+Source: design of record, section 5 (compaction folds); the rules stand in `scd2`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
+from vxdata.lake.commit import Rewrite, Stamp, rewrite
+from vxdata.lake.fold import Chosen, fold_files
+from vxdata.lake.foldable import (
+    CURRENT,
+    TAIL,
+    FoldPolicy,
+    chosen_tail,
+    file_facts,
+    is_worth_folding,
+    with_crowds,
+    with_targets,
+)
+from vxdata.lake.lake import Lake
+from vxdata.lake.lookup import FEW
+from vxdata.lake.snapshot import Snapshot
+
+_NAMED = ["identifier", "closes"]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What one round of compaction did to one partition.
+
+    Attributes:
+        namespace: the table.
+        datasource_id: the partition.
+        files_before, files_after: how many files were rewritten, and how many stand for them.
+        rows: how many rows were read.
+        folded: how many closings became the ends of the versions that they close.
+        bytes_before, bytes_after: of those files.
+    """
+
+    namespace: str
+    datasource_id: str
+    files_before: int
+    files_after: int
+    rows: int
+    folded: int
+    bytes_before: int
+    bytes_after: int
+
+
+Progress = Callable[[Folded], None]
+"""Told after each round."""
+
+
+def compact(
+    lake: Lake,
+    specs: Iterable[TableSpec],
+    policy: FoldPolicy,
+    stamp: Stamp,
+    *,
+    datasources: Sequence[str] | None = None,
+    progress: Progress = lambda _: None,
+) -> list[Folded]:
+    """Fold the partitions of some tables that want it.
+
+    Args:
+        lake: the lake.
+        specs: the tables.
+        policy: what is worth folding, and how the files shall be.
+        stamp: who and why; all commits share its id.
+        datasources: only these partitions; None for all.
+        progress: told after each round.
+
+    Raises:
+        StorageError: a file is damaged or missing; what was folded before stays.
+    """
+    done = []
+    for spec in specs:
+        for datasource_id in partitions_to_fold(lake.snapshot(spec), policy):
+            if datasources is None or datasource_id in datasources:
+                for folded in _fold_partition(lake, spec, datasource_id, policy, stamp):
+                    progress(folded)
+                    done.append(folded)
+    return done
+
+
+def partitions_to_fold(snapshot: Snapshot, policy: FoldPolicy) -> list[str]:
+    """Return the partitions of a table that are worth folding."""
+    by_partition = file_facts(snapshot).sort(PARTITION_COLUMN).group_by(PARTITION_COLUMN, maintain_order=True)
+    return [str(name) for (name,), files in by_partition if is_worth_folding(files, policy)]
+
+
+def _fold_partition(
+    lake: Lake, spec: TableSpec, datasource_id: str, policy: FoldPolicy, stamp: Stamp
+) -> Iterator[Folded]:
+    """Fold one partition, round after round, until nothing is left to do."""
+
+    def fold(base: Snapshot) -> Rewrite | None:
+        chosen = choose_files(base, datasource_id, policy)
+        return None if chosen is None else rewrite_chosen(base, chosen)
+
+    while (landed := rewrite(lake.table(spec), fold, stamp, lake.patience)) is not None:
+        yield landed.rewrite.report
+
+
+def rewrite_chosen(base: Snapshot, chosen: Chosen) -> Rewrite:
+    """Fold some files of one partition, as a rewrite for the commit primitive."""
+    written = fold_files(base, chosen)
+    report = Folded(
+        base.spec.namespace,
+        str(chosen.files[PARTITION_COLUMN][0]),
+        chosen.files.height,
+        len(written.files),
+        written.rows,
+        written.folded,
+        int(chosen.files["size"].sum()),
+        sum(file.size for file in written.files),
+    )
+    counts = {"files_before": report.files_before, "files_after": report.files_after, "folded": report.folded}
+    return Rewrite(written.files, _files(base, chosen.files), counts, report=report)
+
+
+def choose_files(base: Snapshot, datasource_id: str, policy: FoldPolicy) -> Chosen | None:
+    """Return what the next round of a partition rewrites; None if there is nothing to do."""
+    facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id)
+    tail = chosen_tail(facts, policy)
+    edges, gone = _targets(base, facts) if tail else ([], pl.DataFrame(schema=dict.fromkeys(_NAMED, pl.String)))
+    keys = with_targets(tail, edges) | _covering(facts, gone)
+    return as_chosen(facts, with_crowds(facts, keys, policy), gone, policy)
+
+
+def as_chosen(facts: pl.DataFrame, keys: set[str], gone: pl.DataFrame, policy: FoldPolicy) -> Chosen | None:
+    """Return some files of one partition as what is rewritten; None if there are none."""
+    is_chosen = pl.col("key").is_in(list(keys))
+    rest = facts.filter(~is_chosen)
+    kept = rest.filter((pl.col("kind") == CURRENT) & (pl.col("rows") >= policy.file_rows // 2))
+    ranges = list(kept.select("low", "high").iter_rows())
+    closing = rest.filter(pl.col("kind") == TAIL)
+    return Chosen(facts.filter(is_chosen), closing, ranges, gone, policy.file_rows) if keys else None
+
+
+def _targets(base: Snapshot, facts: pl.DataFrame) -> tuple[list[tuple[str, str]], pl.DataFrame]:
+    """Return which file closes versions in which file, and the closings that name a version in no file."""
+    keys = {base.file_url(key): key for key in facts["key"]}
+    tail = base.rows_of(_files(base, facts.filter(pl.col("kind") == TAIL)), path_column=":from")
+    closings = base.collect(tail.filter(pl.col("closes").is_not_null()).select(*_NAMED, ":from"))
+    low, high = (closings["identifier"].min() or "", closings["identifier"].max() or "")
+    reached = facts.filter((pl.col("low") <= str(high)) & (pl.col("high") >= str(low)))
+    rows = base.rows_of(_files(base, reached), path_column=":to")
+    names = closings["identifier"].unique()
+    if len(names) <= FEW:  # so that row groups are skipped
+        rows = rows.filter(pl.col("identifier").is_in(names.to_list()))
+    versions = rows.select("identifier", pl.col("valid_from").alias("closes"), ":to")
+    found = base.collect(versions.join(closings.lazy(), on=_NAMED, how="inner"))
+    edges = [(keys[one], keys[other]) for one, other in found.select(":from", ":to").unique().iter_rows()]
+    return edges, closings.join(found, on=_NAMED, how="anti").select(_NAMED).unique()
+
+
+def _covering(facts: pl.DataFrame, gone: pl.DataFrame) -> set[str]:
+    """Return the files that may hold what closings name in vain: only who reads them all knows that it is gone."""
+    return {
+        key
+        for name in gone["identifier"].unique()
+        for key in facts.filter((pl.col("low") <= name) & (pl.col("high") >= name))["key"]
+    }
+
+
+def _files(base: Snapshot, facts: pl.DataFrame) -> pl.DataFrame:
+    return base.files.filter(pl.col("key").is_in(facts["key"].implode()))

@@ -1,0 +1,84 @@
+"""Upkeep of a lake: what `client.compact` does, and what it tells."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec, all_specs
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.lake.checkpoint import settle_log
+from vxdata.lake.compact import Folded
+from vxdata.lake.compact import compact as fold_all
+from vxdata.lake.foldable import BY_SCHEDULE, FoldPolicy
+from vxdata.lake.snapshot import NO_TABLE
+from vxdata.sdk.session import Session
+
+__all__ = ["BY_SCHEDULE", "CompactionReport", "FoldPolicy", "Folded", "compact", "specs_named"]
+
+Progress = Callable[[Folded], None]
+"""Told after each round of a partition."""
+
+_FOLDED = {
+    "namespace": pl.String(),
+    "datasource_id": pl.String(),
+    **dict.fromkeys(("files_before", "files_after", "rows", "folded", "bytes_before", "bytes_after"), pl.Int64()),
+}
+
+
+@dataclass(frozen=True)
+class CompactionReport:
+    """What a compaction did.
+
+    Attributes:
+        rounds: one row for each round of a partition: namespace, datasource_id, files_before, files_after, rows (read),
+            folded (closings that became ends of versions), bytes_before, bytes_after.
+        checkpoints: the tables that got a checkpoint, and its version.
+        commit_id: the commits' id in the audit log; None if no file was rewritten.
+    """
+
+    rounds: pl.DataFrame = field(repr=False, compare=False)
+    checkpoints: dict[str, int]
+    commit_id: str | None = None
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was written."""
+        return self.commit_id is not None or bool(self.checkpoints)
+
+
+def compact(
+    session: Session,
+    namespaces: Sequence[str] = (),
+    *,
+    datasources: Sequence[str] | None = None,
+    policy: FoldPolicy | None = None,
+    reason: str | None = None,
+    progress: Progress = lambda _: None,
+) -> CompactionReport:
+    """Fold the tails of tables; see `Client.compact`."""
+    stamp, lake = session.stamp("compact", reason), session.lake
+    specs = specs_named(namespaces)
+    lake.prepare_write(needs_lake=True)
+    lake.begin_write()
+    done = fold_all(lake, specs, policy or FoldPolicy(), stamp, datasources=datasources, progress=progress)
+    tables = [lake.table(spec) for spec in specs if lake.snapshot(spec).version != NO_TABLE]
+    settled = {table.spec.namespace: settle_log(table) for table in tables}
+    return CompactionReport(
+        pl.DataFrame([asdict(folded) for folded in done], schema=_FOLDED),
+        {namespace: version for namespace, version in settled.items() if version is not None},
+        stamp.commit_id if done else None,
+    )
+
+
+def specs_named(namespaces: Sequence[str]) -> list[TableSpec]:
+    """Return the specs of some namespaces, of all if none is named.
+
+    Raises:
+        InvalidInputError: there is no such namespace; names the nearest.
+    """
+    known = {spec.namespace: spec for spec in all_specs()}
+    for name in namespaces:
+        if name not in known:
+            raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(str(name), known)}")
+    return [known[name] for name in dict.fromkeys(namespaces)] or list(known.values())
