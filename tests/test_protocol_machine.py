@@ -15,7 +15,7 @@ from vxdata.errors import VxDataError
 from vxdata.lake import checkpoint
 
 MakeLakeUri = Callable[[], str]
-SEARCH = (Phase.explicit, Phase.reuse, Phase.generate)
+SEARCH = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             deadline=None,
             phases=phases,
             print_blob=True,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
         run_state_machine_as_test(machine, settings=profile)

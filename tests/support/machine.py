@@ -44,7 +44,7 @@ from tests.support.wishes import (
 from vxdata.catalog.table import all_specs
 from vxdata.errors import ConflictError, NotFoundError, VxDataError
 from vxdata.lake.commit import Rewrite, Stamp, rewrite
-from vxdata.lake.compact import as_chosen, rewrite_chosen
+from vxdata.lake.compact import NO_CLOSINGS, as_chosen, rewrite_chosen
 from vxdata.lake.foldable import FoldPolicy, file_facts
 from vxdata.lake.snapshot import Snapshot
 from vxdata.sdk import Client
@@ -52,7 +52,6 @@ from vxdata.sdk.namespace import Namespace
 
 CLIENTS = st.integers(0, 2)
 SMALL_POLICIES = [FoldPolicy(file_rows=2, memory_rows=2, most_small=1, most_layers=1), FoldPolicy(file_rows=4)]
-NO_CLOSINGS = pl.DataFrame(schema={"identifier": pl.String, "closes": pl.Datetime("us", "UTC")})
 JUMPS = [timedelta(days=1), timedelta(milliseconds=1), TICK, -TICK, timedelta(seconds=-1), timedelta(days=-2)]
 COUNTS = ("created", "updated", "unchanged", "deleted")
 Rows = list[Row]

@@ -28,8 +28,10 @@ from vxdata.lake.foldable import (
 from vxdata.lake.lake import Lake
 from vxdata.lake.lookup import FEW
 from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.columns import INSTANT
 
 _NAMED = ["identifier", "closes"]
+NO_CLOSINGS = pl.DataFrame(schema={"identifier": pl.String(), "closes": INSTANT})
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def choose_files(base: Snapshot, datasource_id: str, policy: FoldPolicy) -> Chos
     """Return what the next round of a partition rewrites; None if there is nothing to do."""
     facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id)
     tail = chosen_tail(facts, policy)
-    edges, gone = _targets(base, facts) if tail else ([], pl.DataFrame(schema=dict.fromkeys(_NAMED, pl.String)))
+    edges, gone = _targets(base, facts) if tail else ([], NO_CLOSINGS)
     keys = with_targets(tail, edges) | _covering(facts, gone)
     return as_chosen(facts, with_crowds(facts, keys, policy), gone, policy)
 

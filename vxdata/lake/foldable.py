@@ -14,6 +14,7 @@ import polars as pl
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.lake.datafile import FILE_ROWS
 from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.columns import INSTANT
 
 TAIL, MIXED, CURRENT, CLOSED = "tail", "mixed", "current", "closed"
 _LAST = "\U0010ffff"
@@ -45,7 +46,11 @@ BY_SCHEDULE = FoldPolicy(tail_files=16, tail_share=0.05)
 
 
 def file_facts(snapshot: Snapshot) -> pl.DataFrame:
-    """Return what the log says of each live file: key, datasource_id, size, rows, low, high (identifiers), kind."""
+    """Return what the log says of each live file.
+
+    Returns:
+        key, datasource_id, size, rows, low, high (identifiers), begins (the earliest valid_from), kind.
+    """
     known = snapshot.statistics
     files = snapshot.files.select("key", PARTITION_COLUMN, "size", pl.col("num_records").alias("rows"))
     counts = {name: _column(known, f"{name}_nc", pl.UInt32()) for name in ("closes", "valid_to")}
@@ -66,6 +71,7 @@ def file_facts(snapshot: Snapshot) -> pl.DataFrame:
         pl.col("rows").fill_null(0),
         bounds["low"].fill_null("").alias("low"),
         bounds["high"].fill_null(_LAST).alias("high"),
+        _column(known, "valid_from_min", INSTANT).alias("begins"),
         pl.select(kind.alias("kind")).to_series(),
     )
 
@@ -90,13 +96,14 @@ def is_worth_folding(facts: pl.DataFrame, policy: FoldPolicy) -> bool:
 
 
 def chosen_tail(facts: pl.DataFrame, policy: FoldPolicy) -> set[str]:
-    """Return the tail and mixed files of a partition that one round takes: as many as memory holds."""
-    waiting = facts.filter(pl.col("kind").is_in([TAIL, MIXED]))
-    is_small = waiting["rows"] < policy.file_rows // 2
-    small = waiting.filter(is_small)
-    fits = small["rows"].cum_sum() <= policy.memory_rows
-    taken = small.filter(fits) if fits.any() else small.head(1)
-    return {*taken["key"], *waiting.filter(~is_small)["key"]}
+    """Return the tail and mixed files of a partition that one round takes: the oldest, as many as memory holds.
+
+    A closing names an older version, so the oldest files drag no newer ones along. Full files are read by range.
+    """
+    waiting = facts.filter(pl.col("kind").is_in([TAIL, MIXED])).sort("begins", nulls_last=True)
+    held = pl.when(pl.col("rows") < policy.file_rows // 2).then("rows").otherwise(0).cum_sum()
+    fitting = waiting.filter(held <= policy.memory_rows)
+    return set((fitting if fitting.height else waiting.head(1))["key"])
 
 
 def with_targets(chosen: set[str], edges: Iterable[tuple[str, str]]) -> set[str]:

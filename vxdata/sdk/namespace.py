@@ -263,6 +263,15 @@ class Namespace(Resources[ResponseT]):
         return upserts.upsert(self._session.lake, wanted, options, stamp)[self._spec]
 
 
+def listed_datasources(verb: str, datasources: Any) -> tuple[str, ...]:
+    """Return the identifiers of some datasources.
+
+    Raises:
+        InvalidInputError: one is none.
+    """
+    return tuple(map(_datasource, _listed(verb, datasources, "a list of datasources")))
+
+
 def _datasource(identifier: Any) -> str:
     if type_of(check_identifier(identifier)) != "datasource":
         raise InvalidInputError(f"datasources: {identifier!r} is no datasource.")
@@ -296,10 +305,6 @@ def upsert_options(
     for name, value, allowed in words:
         if value not in allowed:
             raise InvalidInputError(f"{name}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
-    named = (
-        None
-        if datasources is None
-        else tuple(map(_datasource, _listed("upsert", datasources, "a list of datasources")))
-    )
+    named = None if datasources is None else listed_datasources("upsert", datasources)
     instant = None if valid_from is None else read_instant(valid_from)
     return UpsertOptions(missing, named, cascade, instant, on_invalid)

@@ -12,6 +12,7 @@ from vxdata.lake.compact import Folded
 from vxdata.lake.compact import compact as fold_all
 from vxdata.lake.foldable import BY_SCHEDULE, FoldPolicy
 from vxdata.lake.snapshot import NO_TABLE
+from vxdata.sdk.namespace import listed_datasources
 from vxdata.sdk.session import Session
 
 __all__ = ["BY_SCHEDULE", "CompactionReport", "FoldPolicy", "Folded", "compact", "specs_named"]
@@ -59,9 +60,10 @@ def compact(
     """Fold the tails of tables; see `Client.compact`."""
     stamp, lake = session.stamp("compact", reason), session.lake
     specs = specs_named(namespaces)
+    named = None if datasources is None else listed_datasources("compact", datasources)
     lake.prepare_write(needs_lake=True)
     lake.begin_write()
-    done = fold_all(lake, specs, policy or FoldPolicy(), stamp, datasources=datasources, progress=progress)
+    done = fold_all(lake, specs, policy or FoldPolicy(), stamp, datasources=named, progress=progress)
     tables = [lake.table(spec) for spec in specs if lake.snapshot(spec).version != NO_TABLE]
     settled = {table.spec.namespace: settle_log(table) for table in tables}
     return CompactionReport(
