@@ -523,6 +523,16 @@ def test_an_error_that_is_permanent_does_not_hide_an_earlier_try_that_may_land(s
         scene.a.patients.update(P, {"birthyear": 1})
 
 
+def test_writing_that_takes_longer_than_the_deadline_is_no_failure(scene: Scene) -> None:
+    """Ten million rows take minutes to plan and to write; the deadline counts from the first PUT."""
+    writer = scene.update(scene.a, birthyear=1950).run_to(Step.PLANNED)
+    scene.clock.elapsed += 10
+    writer.run_to(Step.WRITTEN)
+    scene.clock.elapsed += 10
+    writer.finish()
+    assert scene.years() == [0, 1950]
+
+
 def test_others_that_win_until_the_deadline_are_a_conflict(scene: Scene) -> None:
     years = iter(range(1, 1000))
 

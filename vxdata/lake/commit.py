@@ -234,7 +234,7 @@ def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patienc
         CommitUnknownError: the store gave no answer until the deadline.
         StorageError: the store refused; nothing was written.
     """
-    deadline = patience.monotonic() + patience.deadline_seconds
+    deadline: float | None = None  # counts from the first PUT: to plan and write much takes long
     base = table.ensure()
     while True:
         plan = planner(base)
@@ -243,6 +243,7 @@ def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patienc
             return Committed(None, plan)
         files = write_data_files(table.store, table.spec.namespace, plan.rows)
         yield Step.WRITTEN
+        deadline = patience.monotonic() + patience.deadline_seconds if deadline is None else deadline
         put = _Put(table, stamp.commit_id, files, (), stamp.metadata(counts_of(plan.rows)), patience, deadline)
         landed = yield from put.steps(base, plan.premises)
         if landed is not None:
