@@ -9,12 +9,13 @@ Source: design of record, section 5 (the log).
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vxdata.errors import StorageError
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 
 _RANGE = re.compile(r"(\d{20})-(\d{20})\.ndjson$")
@@ -33,19 +34,19 @@ def archive_commits(table: Table, upto: int) -> int:
     Raises:
         StorageError: a log entry in between is missing, so that the archive would have a gap.
     """
-    first = max((last for _, last, _ in _ranges(table)), default=-1) + 1
+    first = max((last for _, last, _ in archived_ranges(table.store, table.spec.namespace)), default=-1) + 1
     if first > upto:
         return 0
     entries = [_entry(table, version) for version in range(first, upto + 1)]
     text = "".join(json.dumps(to_record(table.spec.namespace, e), ensure_ascii=False) + "\n" for e in entries)
-    table.store.put_new(f"{_folder(table)}/{first:020d}-{upto:020d}.ndjson", text.encode())
+    table.store.put_new(f"{_folder(table.spec.namespace)}/{first:020d}-{upto:020d}.ndjson", text.encode())
     return len(entries)
 
 
 def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
     """Return the archived records of a table, oldest first, each version once."""
     seen = -1
-    for _, _, key in sorted(_ranges(table)):
+    for _, _, key in archived_ranges(table.store, table.spec.namespace):
         for line in (table.store.get(key) or b"").decode().splitlines():
             record = json.loads(line)
             if record["version"] > seen:
@@ -56,6 +57,16 @@ def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
 def find_archived(table: Table, commit_id: str) -> int | None:
     """Return the version of an archived commit; None if the archive does not have it."""
     return next((r["version"] for r in archived_commits(table) if r.get("commit_id") == commit_id), None)
+
+
+def unarchived(table: Table, versions: Iterable[int]) -> list[int]:
+    """Return which of some versions the archive does not hold, by its records and not by its files' names."""
+    missing = set(versions)
+    for first, last, key in archived_ranges(table.store, table.spec.namespace):
+        if missing and first <= max(missing) and last >= min(missing):
+            lines = (table.store.get(key) or b"").decode().splitlines()
+            missing.difference_update(json.loads(line)["version"] for line in lines)
+    return sorted(missing)
 
 
 def to_record(namespace: str, entry: LogEntry) -> dict[str, Any]:
@@ -81,10 +92,11 @@ def _entry(table: Table, version: int) -> LogEntry:
     return entry
 
 
-def _folder(table: Table) -> str:
-    return f"{OWN_FOLDER}/commits/{table.spec.namespace}"
+def _folder(namespace: str) -> str:
+    return f"{OWN_FOLDER}/commits/{namespace}"
 
 
-def _ranges(table: Table) -> list[tuple[int, int, str]]:
-    found = ((_RANGE.search(key), key) for key in table.store.list_keys(_folder(table)))
-    return [(int(match[1]), int(match[2]), key) for match, key in found if match]
+def archived_ranges(store: Store, namespace: str) -> list[tuple[int, int, str]]:
+    """Return the archive's files of a table: the first and the last version of each, and its key."""
+    found = ((_RANGE.search(key), key) for key in store.list_keys(_folder(namespace)))
+    return sorted((int(match[1]), int(match[2]), key) for match, key in found if match)

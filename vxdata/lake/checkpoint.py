@@ -6,11 +6,11 @@ logged as a warning and is never a failed write.
 Source: design of record, section 5 (the log).
 """
 
-import json
 import logging
 
 from vxdata.errors import StorageError
 from vxdata.lake.archive import archive_commits
+from vxdata.lake.checkpoints import read_hint
 from vxdata.lake.table import Table
 
 CHECKPOINT_COMMITS = 15
@@ -59,13 +59,5 @@ def last_checkpoint(table: Table, version: int) -> int:
     """Return the version of the newest checkpoint, looked up again when the tail seems long; -1 if there is none."""
     known = table.checkpoint_version
     if known is None or version - known >= CHECKPOINT_COMMITS:
-        table.checkpoint_version = _read_hint(table.store.get(f"{table.spec.namespace}/_delta_log/_last_checkpoint"))
+        table.checkpoint_version = read_hint(table.store, table.spec.namespace)
     return -1 if table.checkpoint_version is None else table.checkpoint_version
-
-
-def _read_hint(data: bytes | None) -> int:
-    """Return the version that `_last_checkpoint` names; it is only a hint, so a damaged one names none."""
-    try:
-        return int(json.loads(data or b"")["version"])
-    except (ValueError, KeyError, TypeError):
-        return -1

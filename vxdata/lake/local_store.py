@@ -3,11 +3,13 @@
 import os
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vxdata.errors import InvalidInputError
 from vxdata.lake.faults import translated
+from vxdata.lake.store import StoredObject
 
 _PART_BYTES = 4 * 2**20
 
@@ -91,6 +93,16 @@ class LocalStore:
             for folder, _, files in os.walk(self.root / prefix):
                 for name in files:
                     yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Store`. A file that goes away while we look is not listed."""
+        for key in self.list_keys(prefix):
+            with translated(self.uri, "list"):
+                try:
+                    found = (self.root / key).stat()
+                except FileNotFoundError:
+                    continue
+            yield StoredObject(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def delete(self, key: str) -> None:
         """See `Store`."""

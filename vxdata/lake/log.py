@@ -6,12 +6,16 @@ Source: Delta protocol, "Delta Log Entries"; design of record, section 5 (one co
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from vxdata.errors import StorageError
 from vxdata.lake.store import Store
+
+LOG_FOLDER = "_delta_log"
+_ENTRY = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.json$")
 
 METADATA_KEY = "vxdata"
 """Our own metadata stands under this key of a commit's `commitInfo`."""
@@ -52,7 +56,13 @@ class LogEntry:
 
 def entry_key(namespace: str, version: int) -> str:
     """Return the key of a log entry in the lake."""
-    return f"{namespace}/_delta_log/{version:020d}.json"
+    return f"{namespace}/{LOG_FOLDER}/{version:020d}.json"
+
+
+def entry_version(key: str) -> int | None:
+    """Return the version of the log entry at a key; None if something else is there."""
+    found = _ENTRY.search(key)
+    return int(found.group(1)) if found else None
 
 
 def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:

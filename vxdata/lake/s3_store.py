@@ -9,6 +9,7 @@ from typing import Any
 from vxdata.errors import StorageError
 from vxdata.lake.aws import Credentials, S3Settings, find_s3_settings
 from vxdata.lake.faults import translated
+from vxdata.lake.store import StoredObject
 
 _PART_BYTES = 4 * 2**20
 
@@ -78,9 +79,13 @@ class S3Store:
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See `Store`."""
+        return (found.key for found in self.list_objects(prefix))
+
+    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Store`."""
         with translated(self.uri, "list"):
             for page in self._objects.list(prefix or None):
-                yield from (entry["path"] for entry in page)
+                yield from (StoredObject(entry["path"], entry["size"], entry["last_modified"]) for entry in page)
 
     def delete(self, key: str) -> None:
         """See `Store`."""

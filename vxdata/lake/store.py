@@ -5,10 +5,27 @@ Everything that VxData itself puts or gets goes through here; deltalake and Pola
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from vxdata.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a store, as a listing shows it.
+
+    Attributes:
+        key: its key in the lake.
+        size: bytes.
+        modified: when it was written, by the store's clock, UTC.
+    """
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Store(Protocol):
@@ -40,6 +57,9 @@ class Store(Protocol):
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """List the keys below a prefix (a folder), in no order."""
+
+    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
+        """List the objects below a prefix (a folder) with their sizes and ages, in no order."""
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

@@ -18,6 +18,7 @@ from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
 from vxdata.lake.datafile import DataFile
 from vxdata.lake.faults import to_storage_error, translated
+from vxdata.lake.kept import find_kept, missing_files
 from vxdata.lake.log import METADATA_KEY, entry_key
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
@@ -51,7 +52,7 @@ class Table:
         self._handle: DeltaTable | None = None
         self._options: dict[str, str] | None = None
         self._latest: Snapshot | None = None
-        self._listed_at = 0.0
+        self._listed_at = (0.0, 0.0)
         self.checkpoint_version: int | None = None
         self._closings: dict[str, pl.DataFrame] = {}
 
@@ -62,7 +63,8 @@ class Table:
 
         A warm table asks for the one log entry that would follow: versions have no gaps, so if it is not there nothing
         was committed. That is one GET in place of a LIST. Entries are trimmed after 30 days at the earliest; a table
-        that was not listed for an hour is listed.
+        that was not listed for an hour is listed, by a clock that stands still while the machine sleeps, or by one
+        that may be set.
 
         Raises:
             StorageError: the log cannot be read.
@@ -85,34 +87,50 @@ class Table:
             return self._latest
 
     def _is_newest(self, known: Snapshot) -> bool:
-        if time.monotonic() - self._listed_at > LISTING_LIFE_SECONDS or self.store.delta_options() != self._options:
+        ages = (now - then for now, then in zip(_clocks(), self._listed_at, strict=True))
+        if max(ages) > LISTING_LIFE_SECONDS or self.store.delta_options() != self._options:
             return False
         return not self.store.exists(entry_key(self.spec.namespace, known.version + 1))
 
     def at(self, version: int) -> Snapshot:
-        """Return the snapshot of an older version.
+        """Return the snapshot of an older version: from the log, else from a kept snapshot that holds it.
 
         Raises:
             NotFoundError: vacuum or log trimming took it.
         """
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-
         if version == NO_TABLE:
             return self._nothing()
         with self._lock:
             if self._latest is not None and self._latest.version == version:
                 return self._latest
+        found = self.open_from_log(version) or find_kept(self.store, self.spec, version, self._read_closings)
+        gone = [] if found is None else self._missing_files(found)
+        if found is None or gone:
+            why = f" ({len(gone)} of its files are gone)" if gone else ""
+            raise NotFoundError(
+                f"version {version} of {self.spec.namespace} is not there any more{why}: it is older than the "
+                "retention of vacuum and of the log. Keep a snapshot that must last: client.snapshots.keep(name)."
+            )
+        return found
+
+    def open_from_log(self, version: int) -> Snapshot | None:
+        """Return a version as the log alone gives it; None if it cannot any more."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
         try:
             return self._take(DeltaTable(self.uri, version=version, storage_options=self.store.delta_options()))
         except (DeltaError, OSError) as error:
             fault = to_storage_error(error, uri=self.uri, operation=f"open version {version} of")
             if fault.retryable and not isinstance(error, DeltaError):
                 raise fault from error
-            raise NotFoundError(
-                f"version {version} of {self.spec.namespace} is not there any more: it is older than the retention of "
-                "vacuum and of the log. Keep a snapshot that must last."
-            ) from error
+            return None
+
+    def _missing_files(self, past: Snapshot) -> list[str]:
+        """Return which files of a past state are gone; those that the newest state has are never deleted."""
+        live = self.snapshot().files["key"]
+        superseded = past.files["key"].filter(~past.files["key"].is_in(live.implode()))
+        return missing_files(self.store, self.spec.namespace, superseded)
 
     def _refreshed(self) -> "DeltaTable | None":
         from deltalake import DeltaTable
@@ -127,7 +145,7 @@ class Table:
                 self._handle.update_incremental()
         except TableNotFoundError:
             self._handle = None
-        self._listed_at = time.monotonic()
+        self._listed_at = _clocks()
         return self._handle
 
     def _refuse_unfinished(self, version: int) -> None:
@@ -290,6 +308,11 @@ class Table:
             assert handle is not None, "only called for a table that exists"
             handle.create_checkpoint()
             return int(handle.version())
+
+
+def _clocks() -> tuple[float, float]:
+    """Return two clocks in seconds: the first cannot be set but may stand still while a machine sleeps."""
+    return time.monotonic(), time.time()
 
 
 def _live_files(handle: "DeltaTable") -> pl.DataFrame:

@@ -6,20 +6,23 @@ client.patients.retrieve("patient/BB00017")
 
 import getpass
 import os
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vxdata.errors import InvalidInputError, did_you_mean
 
 if TYPE_CHECKING:
+    from vxdata.lake.vacuum import VacuumReport
+    from vxdata.lake.verify import VerifyReport
     from vxdata.schemas import response as r
     from vxdata.schemas.payload import Payload
     from vxdata.schemas.registry import PayloadRegistry
     from vxdata.schemas.response import ResourceResponse
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
+    from vxdata.sdk.snapshots import Snapshots
     from vxdata.sdk.upkeep import CompactionReport, FoldPolicy, Progress
 
 PayloadT = TypeVar("PayloadT", bound="Payload")
@@ -115,6 +118,58 @@ class Client:
         lake, view = self._session.lake, self._session.view
         fixed = view if isinstance(view, FixedView) else FixedView(lake, lake.state())
         return Client._of(replace(self._session, view=fixed, read_only="a client of a snapshot"))
+
+    @cached_property
+    def snapshots(self) -> "Snapshots":
+        """The kept snapshots: states of the lake that stay readable until they are dropped."""
+        from vxdata.sdk.snapshots import Snapshots
+
+        return Snapshots(self._session)
+
+    # -- upkeep
+
+    def vacuum(
+        self,
+        *,
+        retention: timedelta | None = None,
+        dry_run: bool = True,
+        progress: "Callable[[str], None] | None" = None,
+    ) -> "VacuumReport":
+        """Delete the files that neither the newest state needs, nor a younger one, nor a kept snapshot.
+
+        Args:
+            retention: how long states that were superseded stay readable: at least 24 hours; default: seven days.
+            dry_run: only say what would be deleted.
+            progress: told what is being done.
+
+        Returns:
+            What was deleted, or would be: `.files` (a frame), `.count`, `.bytes`.
+
+        Raises:
+            InvalidInputError: the retention is too short, or this client is read-only.
+            NotFoundError: no lake is here.
+        """
+        from vxdata.lake.vacuum import vacuum
+
+        self._session.stamp("vacuum", None)
+        return vacuum(self._session.lake, retention, dry_run, progress or (lambda text: None))
+
+    def verify(self, *, progress: "Callable[[str], None] | None" = None) -> "VerifyReport":
+        """Check the whole lake as it is now: log, files, checksums, statistics, versions, lineage, kept snapshots.
+
+        Args:
+            progress: told what is being done.
+
+        Returns:
+            `.ok`, and `.findings`: a frame with severity, kind, namespace, subject, detail and remedy.
+
+        Raises:
+            NotFoundError: no lake is here.
+        """
+        from vxdata.lake.verify import verify
+
+        lake = self._session.lake
+        return verify(lake.store, lake.patience, progress or (lambda text: None))
 
     # -- commits
 
