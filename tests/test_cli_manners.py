@@ -29,9 +29,11 @@ from tests.support.proxy import Proxy
 from vxdata import errors
 from vxdata.errors import CommitUnknownError, StorageError, VxDataError
 from vxdata_cli import main
+from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
 HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
-COMMANDS = [(), ("demo",), ("ingest", "idc")]
+COMMANDS = [(), ("demo",), ("ingest", "idc"), ("vacuum",), ("verify",)]
+COMMANDS += [("snapshots", verb) for verb in ("list", "keep", "drop")]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_each_command_has_help_with_examples(command: tuple[str, ...]) -> None:
 
 def test_the_help_names_each_exit_code() -> None:
     shown = " ".join(run("--help").stdout.split())
-    for code in {0, main.FAILED, main.INTERRUPTED, *(code for _, code in main.EXIT_CODES)}:
+    for code in {0, main.FAILED, main.INTERRUPTED, A_PERSON_IS_NEEDED, *(code for _, code in main.EXIT_CODES)}:
         assert f" {code} " in shown
 
 

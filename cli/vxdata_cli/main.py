@@ -24,6 +24,7 @@ from vxdata_cli.ingest import app as ingest_app
 from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
 from vxdata_cli.options import Debug
 from vxdata_cli.out import WarningsToOut, out
+from vxdata_cli.upkeep import VACUUM_EXAMPLES, VERIFY_EXAMPLES, snapshots_app, vacuum, verify
 
 EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
     (InvalidInputError, 2),
@@ -45,12 +46,16 @@ app = typer.Typer(
   $ vxdata demo
   $ vxdata ingest idc --collection prostatex
   $ vxdata ingest idc --uri s3://bucket/lake --json
+  $ vxdata verify
 
 Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
-5 outcome of a commit unknown, 6 storage, 130 Ctrl-C.""",
+5 outcome of a commit unknown, 6 storage, 8 a person is needed, 130 Ctrl-C.""",
 )
 app.add_typer(ingest_app)
 app.command(epilog=EXAMPLES)(demo)
+app.command(epilog=VACUUM_EXAMPLES)(vacuum)
+app.command(epilog=VERIFY_EXAMPLES)(verify)
+app.add_typer(snapshots_app)
 
 
 def _show_version(asked: bool) -> None:
