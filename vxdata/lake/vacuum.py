@@ -168,8 +168,8 @@ def _checked(retention: timedelta | None, lake: Lake) -> timedelta:
     least = least_retention(lake.patience.deadline_seconds)
     if retention < least:
         raise InvalidInputError(
-            f"retention={retention}: the least is {least / timedelta(hours=1):g} hours, because a writer may have uploaded files that it has not "
-            "committed yet."
+            f"retention={retention}: the least is {least / timedelta(hours=1):g} hours, because a writer may have "
+            "uploaded files that it has not committed yet."
         )
     return retention
 
