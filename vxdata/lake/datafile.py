@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 8_000
 FILE_ROWS = 250_000
 SORT_COLUMNS = ("identifier", "valid_from")
-_WRITERS = 4
+_WRITERS, _READERS = 4, 4
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
 
 
@@ -114,27 +114,56 @@ def named_checksum(key: str) -> str | None:
     return found.group(1) if found else None
 
 
-def check_data_file(store: Store, namespace: str, key: str, copy: Path | None = None) -> None:
-    """Hold a data file against the checksum in its name; what is not a file of ours has none.
+def checked_parts(store: Store, key: str) -> Iterator[bytes]:
+    """Return a data file's bytes in parts, held against the checksum in its name after the last one.
 
     Args:
         store: the lake's store.
-        namespace: the table.
-        key: the file's key inside the table's folder.
-        copy: where to write what was read, to be used in the file's place.
+        key: the file's key in the lake.
 
     Raises:
         StorageError: the file is missing, or its bytes are not those that were written.
     """
     digest = hashlib.sha256()
-    with nullcontext() if copy is None else copy.open("wb") as sink:
-        for part in store.stream(f"{namespace}/{key}"):
-            digest.update(part)
-            if sink is not None:
-                sink.write(part)
+    for part in store.stream(key):
+        digest.update(part)
+        yield part
     if named_checksum(key) not in (None, digest.hexdigest()):
         raise StorageError(
             f"the data file {key} is damaged: its checksum is wrong. Restore it from a backup, or by the bucket's "
             "versions; 'vxdata verify' lists all that is damaged.",
-            uri=store.url(namespace), operation="read", retryable=False,
+            uri=store.uri, operation="read", retryable=False,
         )  # fmt: skip
+
+
+def read_checked(store: Store, key: str) -> bytes:
+    """Return a data file's bytes after holding them against the checksum in its name; see `checked_parts`."""
+    return b"".join(checked_parts(store, key))
+
+
+def checked_folder(store: Store, namespace: str, keys: Iterable[str], folder: Path) -> Path:
+    """Return the local folder to read data files from, after holding each against its checksum.
+
+    Args:
+        store: the lake's store.
+        namespace: the table.
+        keys: the files, by their keys inside the table's folder.
+        folder: where copies of remote files go; a local lake's files are read where they are.
+
+    Raises:
+        StorageError: a file is missing, or its bytes are not those that were written.
+    """
+    own = store.local_folder(namespace)
+
+    def check(key: str) -> None:
+        copy = None if own is not None else folder / key
+        if copy is not None:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+        with nullcontext() if copy is None else copy.open("wb") as sink:
+            for part in checked_parts(store, f"{namespace}/{key}"):
+                if sink is not None:
+                    sink.write(part)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(check, keys))
+    return folder if own is None else own

@@ -15,13 +15,13 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.lake import scd2
-from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, DataFile, check_data_file, write_data_file
+from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, DataFile, checked_folder, write_data_file
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.spans import Span, plan_spans
 
 _SPAN_ROWS = 100_000
 _SAMPLE_ROWS = 1_000
-_READERS, _WRITERS = 4, 2
+_WRITERS = 2
 _CLOSING = ("identifier", "closes", "valid_from", "commit_id")
 
 
@@ -66,7 +66,8 @@ def fold_files(base: Snapshot, chosen: Chosen) -> Written:
         StorageError: a file is damaged or missing.
     """
     with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
-        root = _checked(base, pl.concat([chosen.files["key"], chosen.closing["key"]]), Path(folder))
+        keys = pl.concat([chosen.files["key"], chosen.closing["key"]])
+        root = checked_folder(base.store, base.spec.namespace, keys, Path(folder))
         reader = _Reader(base, chosen, root)
         rows = closings = 0
         with _Writer(base, str(chosen.files[PARTITION_COLUMN][0]), chosen.file_rows) as writer:
@@ -75,21 +76,6 @@ def fold_files(base: Snapshot, chosen: Chosen) -> Written:
                 rows, closings = rows + found.height, closings + found["closes"].count()
                 writer.add(reader.folded(span, found), span)
     return Written(writer.files, rows, closings - writer.closings)
-
-
-def _checked(base: Snapshot, keys: pl.Series, folder: Path) -> Path:
-    """Return the folder to read files from, after holding each against its checksum: their own, or one of copies."""
-    own = base.store.local_folder(base.spec.namespace)
-
-    def check(key: str) -> None:
-        copy = None if own is not None else folder / key
-        if copy is not None:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-        check_data_file(base.store, base.spec.namespace, key, copy)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        list(pool.map(check, keys))
-    return folder if own is None else own
 
 
 class _Reader:
