@@ -10,7 +10,7 @@ import polars as pl
 from vxdata.errors import InvalidInputError, NotFoundError, name_some
 from vxdata.lake.upsert import UpsertReport
 from vxdata.sdk import Client, F
-from vxdata.sdk.ingest import ingest
+from vxdata.sdk.ingest import ingest, is_ingested
 from vxdata.sources.idc import ORIGIN, IdcRelease, read_release
 from vxdata_cli.out import Begin
 
@@ -47,6 +47,7 @@ class Loaded:
             },
             "valid_from": self.valid_from and self.valid_from.isoformat(),
             "changed": self.is_changed,
+            "already_committed": all(r.already_committed for r in self.reports.values()),
             "namespaces": {
                 name: {"created": r.created, "updated": r.updated, "unchanged": r.unchanged, "deleted": r.deleted}
                 for name, r in self.reports.items()
@@ -60,6 +61,7 @@ def load_release(
     *,
     collections: Sequence[str] | None = None,
     valid_from: datetime | None = None,
+    batch_id: str | None = None,
     reason: str | None = None,
     begin: Begin = lambda text: None,
 ) -> Loaded:
@@ -73,6 +75,7 @@ def load_release(
         release: the release.
         collections: the collections to load, by id; None for all of them.
         valid_from: from when the new versions are valid, UTC; None for the moment of loading.
+        batch_id: a name under which this is loaded once; again, nothing is done, also if the lake was edited since.
         reason: why, for the audit log; by default the release's name.
         begin: told each step as it starts.
 
@@ -92,7 +95,8 @@ def load_release(
     steps = iter(_steps(frames, closes))
     begin(next(steps))
     try:
-        if closes and valid_from is not None:
+        is_repeat = batch_id is not None and bool(origins) and is_ingested(client, batch_id, frames)
+        if closes and valid_from is not None and not is_repeat:
             refuse_later(client, frames, scope, valid_from)
         reports = ingest(
             client,
@@ -100,6 +104,7 @@ def load_release(
             missing="delete" if closes else "keep",
             datasources=scope,
             valid_from=valid_from,
+            batch_id=batch_id,
             reason=reason or release_name(release),
             progress=lambda *_: begin(step) if (step := next(steps, None)) else None,
         )

@@ -19,7 +19,8 @@ _EXAMPLES = """Examples:
   $ vxdata ingest idc
   $ vxdata ingest idc --collection prostatex --collection prostate_3t
   $ vxdata ingest idc --uri s3://bucket/lake --reason "quarterly update" --json
-  $ vxdata ingest idc --index downloads/idc-24 --valid-from 2026-04-16"""
+  $ vxdata ingest idc --index downloads/idc-24 --valid-from 2026-04-16
+  $ vxdata ingest idc --batch-id idc-24"""
 
 
 @app.command("idc", epilog=_EXAMPLES)
@@ -36,6 +37,10 @@ def ingest_idc(
             metavar="INSTANT",
             help="From when the new versions are valid: ISO 8601, UTC, or 'now' (default: the day of the release).",
         ),
+    ] = None,
+    batch_id: Annotated[
+        str | None,
+        typer.Option("--batch-id", metavar="ID", help="Load this once: under an ID that was committed, do nothing."),
     ] = None,
     uri: Uri = None,
     reason: Annotated[
@@ -65,6 +70,7 @@ def ingest_idc(
             release,
             collections=collection and list(dict.fromkeys(collection)),
             valid_from=_instant(valid_from, release),
+            batch_id=batch_id,
             reason=reason,
             begin=begin,
         )

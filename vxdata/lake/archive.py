@@ -54,6 +54,19 @@ def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def newest_archived(table: Table, newest: int) -> Iterator[dict[str, Any]]:
+    """Return the archived records of a table up to a version, newest first, each version once; files as needed."""
+    ranges = sorted(((last, first, key) for first, last, key in _ranges(table)), reverse=True)
+    for _, first, key in ranges:
+        if first > newest:
+            continue
+        for line in reversed((table.store.get(key) or b"").decode().splitlines()):
+            record = json.loads(line)
+            if record["version"] <= newest:
+                newest = record["version"] - 1
+                yield record
+
+
 def find_archived(table: Table, commit_id: str) -> int | None:
     """Return the version of an archived commit; None if the archive does not have it."""
     return next((r["version"] for r in archived_commits(table) if r.get("commit_id") == commit_id), None)

@@ -86,11 +86,14 @@ class Plan:
         rows: physical rows; none if the operation changes nothing.
         premises: what must still be true when they are committed.
         report: whatever the operation tells its caller.
+        app_ids: the parts of a batch that the commit completes; none of them may be committed yet, and they are
+            remembered even if there are no rows.
     """
 
     rows: pl.DataFrame
     premises: Premises
     report: Any = None
+    app_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,16 @@ class Stamp:
         author: a person or a job.
         reason: free text, or None.
         commit_id: the operation's id, shared by its commits in all tables.
+        batch_id: the caller's own id of what is written; see `batch`.
+        undoes: the id of the commit that this operation undoes.
     """
 
     operation: str
     author: str
     reason: str | None = None
     commit_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    batch_id: str | None = None
+    undoes: str | None = None
 
     def metadata(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """Return the commit metadata."""
@@ -119,6 +126,8 @@ class Stamp:
             "author": self.author,
             "reason": self.reason,
             "counts": dict(counts),
+            "batch_id": self.batch_id,
+            "undoes": self.undoes,
             "vxdata_version": __version__,
         }
 
@@ -239,12 +248,13 @@ def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patienc
     while True:
         plan = planner(base)
         yield Step.PLANNED
-        if plan.rows.is_empty():
+        if plan.rows.is_empty() and not plan.app_ids:
             return Committed(None, plan)
         files = write_data_files(table.store, table.spec.namespace, plan.rows)
         yield Step.WRITTEN
         deadline = patience.monotonic() + patience.deadline_seconds if deadline is None else deadline
-        put = _Put(table, stamp.commit_id, files, (), stamp.metadata(counts_of(plan.rows)), patience, deadline)
+        metadata = stamp.metadata(counts_of(plan.rows))
+        put = _Put(table, stamp.commit_id, files, (), metadata, patience, deadline, plan.app_ids)
         landed = yield from put.steps(base, plan.premises)
         if landed is not None:
             return Committed(landed, plan)
@@ -301,6 +311,7 @@ class _Put:
     metadata: Mapping[str, Any]
     patience: Patience
     deadline: float
+    app_ids: tuple[str, ...] = ()
 
     def steps(self, base: Snapshot, premises: Premises) -> Generator[Step, None, int | None]:
         """Return the version that landed; None if the operation has to be planned again."""
@@ -309,7 +320,7 @@ class _Put:
             if self.patience.monotonic() > self.deadline:
                 raise self._out_of_time(base, may_be_under_way)
             try:
-                self.table.put_commit(base, self.files, self.removed, self.metadata)
+                self.table.put_commit(base, self.files, self.removed, self.metadata, self.app_ids)
                 return base.version + 1
             except BaseException as raised:  # any of them can come from a commit that landed: the log decides
                 if not (isinstance(raised, StorageError) or is_lower_layer(raised)):
@@ -353,6 +364,8 @@ class _Put:
         live = set(newest.files["key"])
         if any(e.changes_table for e in entries) or not all(f["key"] in live for f in self.removed):
             return True
+        if any(app_id in e.app_ids for e in entries for app_id in self.app_ids):
+            return True  # the same batch, from another process
         changing = [e for e in entries if not e.moves_rows_only]
         if any(e.removed for e in changing):
             return True  # an erasure

@@ -37,6 +37,7 @@ class LogEntry:
         removed: keys of the files that it removes.
         moves_rows_only: whether it changes no row's state, as a compaction does.
         changes_table: whether it changes the table's metadata or protocol, as `add_columns` does.
+        app_ids: the applications whose transactions it notes: the parts of batches that it completes.
     """
 
     version: int
@@ -47,6 +48,7 @@ class LogEntry:
     removed: tuple[str, ...]
     moves_rows_only: bool
     changes_table: bool
+    app_ids: tuple[str, ...] = ()
 
     @property
     def commit_id(self) -> str | None:
@@ -97,4 +99,5 @@ def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
         removed=tuple(unquote(a["remove"]["path"]) for a in actions if "remove" in a),
         moves_rows_only=metadata.get("operation") in REWRITES,
         changes_table=any("metaData" in a or "protocol" in a for a in actions),
+        app_ids=tuple(a["txn"]["appId"] for a in actions if "txn" in a),
     )

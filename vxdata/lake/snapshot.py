@@ -21,6 +21,7 @@ NO_TABLE = -1
 """The version of a table that does not exist yet."""
 
 ClosingsReader = Callable[["Snapshot"], pl.DataFrame]
+TransactionReader = Callable[["Snapshot", str], int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,7 @@ class Snapshot:
         columns: the physical columns and their types, those unknown to this SDK included.
         files: the live files: key, size, num_records, datasource_id, null_count, min, max.
         read_closings: returns the closings of the whole table, from the cache of closings per file.
+        read_transaction: returns the version that an application's newest transaction notes; asks the store.
     """
 
     spec: TableSpec
@@ -44,6 +46,7 @@ class Snapshot:
     columns: dict[str, pl.DataType]
     files: pl.DataFrame
     read_closings: ClosingsReader = field(repr=False)
+    read_transaction: TransactionReader = field(repr=False, default=lambda snapshot, app_id: None)
 
     def file_url(self, key: str) -> str:
         """Return the address of a data file."""

@@ -179,7 +179,21 @@ class Table:
             columns,
             _live_files(handle),
             self._read_closings,
+            self._read_transaction,
         )  # fmt: skip
+
+    def _read_transaction(self, snapshot: Snapshot, app_id: str) -> int | None:
+        """Return what a version of the log notes of an application; checkpoints and trimming keep it."""
+        with self._lock, translated(self.uri, "look for a batch in the log of"):
+            found = self._handle_at(snapshot.version).transaction_version(app_id)
+            return None if found is None else int(found)
+
+    def _handle_at(self, version: int) -> "DeltaTable":
+        from deltalake import DeltaTable
+
+        if self._handle is not None and self._handle.version() == version:
+            return self._handle
+        return DeltaTable(self.uri, version=version, storage_options=self.store.delta_options())
 
     def _read_closings(self, snapshot: Snapshot) -> pl.DataFrame:
         """Return the closings of a snapshot's files; files never change, so each is read once."""
@@ -258,6 +272,7 @@ class Table:
         added: Sequence[DataFile],
         removed: Sequence[Mapping[str, Any]],
         metadata: Mapping[str, Any],
+        app_ids: Sequence[str] = (),
     ) -> None:
         """Try once to write the log entry that follows a base version. The caller decides what any exception means.
 
@@ -266,14 +281,13 @@ class Table:
             added: data files that were written.
             removed: rows of `base.files` to take out of the log.
             metadata: our own metadata.
+            app_ids: the applications whose transactions the entry notes, with its own version.
         """
-        from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
+        from deltalake import CommitProperties, PostCommitHookProperties, Schema, Transaction
         from deltalake.transaction import AddAction, RemoveAction
 
         with self._lock:
-            handle = self._handle
-            if handle is None or handle.version() != base.version:
-                handle = DeltaTable(self.uri, version=base.version, storage_options=self.store.delta_options())
+            handle = self._handle_at(base.version)
             data_change = metadata.get("operation") != "compact"
             adds = [
                 AddAction(f.key, f.size, {PARTITION_COLUMN: f.datasource_id}, f.modified, data_change, f.statistics)
@@ -289,7 +303,9 @@ class Table:
                 schema=Schema.from_arrow(to_arrow_schema(base.columns)),
                 partition_by=[PARTITION_COLUMN],
                 commit_properties=CommitProperties(
-                    max_commit_retries=0, custom_metadata={METADATA_KEY: dict(metadata)}
+                    max_commit_retries=0,
+                    custom_metadata={METADATA_KEY: dict(metadata)},
+                    app_transactions=[Transaction(app_id, base.version + 1) for app_id in app_ids],
                 ),
                 post_commithook_properties=PostCommitHookProperties(
                     create_checkpoint=False, cleanup_expired_logs=False

@@ -13,8 +13,9 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec
 from vxdata.errors import InvalidInputError, name_some
+from vxdata.lake.batch import Batch, first_commit_id, is_committed
 from vxdata.lake.change import Changes, Known, lineage_of
-from vxdata.lake.commit import Plan, Planner, Stamp
+from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
 from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
@@ -36,6 +37,8 @@ class UpsertReport:
         rejected: the rows that could not be written: identifier, parent_identifier, the frame's columns, and reason
             (rejected_because, if a field is called reason).
         commit_id: the commit's id in the audit log; None if nothing was written.
+        already_committed: whether the batch was in this table before; then nothing was done, the counts are 0, and
+            commit_id is that of the run that did it.
     """
 
     created: int
@@ -44,6 +47,7 @@ class UpsertReport:
     deleted: int
     rejected: pl.DataFrame = field(repr=False, compare=False)
     commit_id: str | None = None
+    already_committed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def upsert(
 ) -> dict[TableSpec, UpsertReport]:
     """Make resources of one or more types be as frames say; see `Namespace.upsert`.
 
+    What is left of a batch whose job ended halfway is committed under the id of the run that began it.
+
     Args:
         lake: the lake.
         wanted: the wanted states of each type, root first.
@@ -91,12 +97,17 @@ def upsert(
     """
     lake.prepare_write(needs_lake=False)
     _refuse_future(lake, options.valid_from)
+    if stamp.batch_id is not None:
+        begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
+        stamp = replace(stamp, commit_id=begun or stamp.commit_id)
     keep, last = replace(options, missing="keep"), list(wanted)[-1]
     promised, planners = NO_LINEAGES, {}
     filled = {spec for spec in wanted if lake.snapshot(spec).files.height}  # in the others there is nothing to close
     for spec, states in wanted.items():  # all is validated before anything is written
         # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
-        planners[spec] = _upserter(lake, states, options if spec == last else keep, promised, stamp)
+        closes_later = options.missing == "delete" and spec != last and spec in filled
+        own = options if spec == last else keep
+        planners[spec] = _upserter(lake, states, own, promised, stamp, _parts(stamp, closes_later))
         plan = planners[spec](lake.snapshot(spec))
         promised = pl.concat([promised, lineage_of(plan.report.changes.created)]) if spec != last else promised
     lake.begin_write()
@@ -106,20 +117,36 @@ def upsert(
         progress(spec, reports[spec])
     if options.missing == "delete":
         for spec in (spec for spec in list(wanted)[-2::-1] if spec in filled):
-            closed = _commit(lake, spec, _upserter(lake, wanted[spec], options, NO_LINEAGES, stamp), options, stamp)
-            commit_id = reports[spec].commit_id or closed.commit_id
-            reports[spec] = replace(reports[spec], deleted=closed.deleted, commit_id=commit_id)
+            closed = _commit(lake, spec, _closer(lake, wanted[spec], options, stamp), options, stamp)
+            reports[spec] = _with_closed(reports[spec], closed)
             progress(spec, reports[spec])
     return reports
+
+
+def _with_closed(changed: UpsertReport, closed: UpsertReport) -> UpsertReport:
+    return replace(
+        changed,
+        deleted=closed.deleted,
+        commit_id=changed.commit_id or closed.commit_id,
+        already_committed=changed.already_committed and closed.already_committed,
+    )
+
+
+def _parts(stamp: Stamp, closes_later: bool) -> tuple[str, ...]:
+    """Return the parts of the stamp's batch that the first commit to a table completes: both, if no second follows."""
+    if stamp.batch_id is None:
+        return ()
+    batch = Batch(stamp.batch_id)
+    return (batch.changes,) if closes_later else (batch.changes, batch.closings)
 
 
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
     """Commit to one table, with the closing of descendants before it and the looks across tables after it."""
     if options.cascade and options.missing == "delete":
-        doomed = planner(lake.table(spec).ensure()).report.doomed
+        doomed = _report(planner(lake.table(spec).ensure())).doomed
         close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
     done = run_commit(lake, spec, planner, stamp)
-    upserted: _Upserted = done.plan.report
+    upserted = _report(done.plan)
     refuse_orphans(lake, upserted.seen, spec, upserted.changes.created)
     if len(upserted.doomed):
         refuse_left_behind(lake, spec, upserted.doomed)
@@ -129,8 +156,14 @@ def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOption
         unchanged=upserted.changes.unchanged,
         deleted=len(upserted.doomed),
         rejected=_with_reason(upserted.changes.rejected),
-        commit_id=None if done.version is None else stamp.commit_id,
+        commit_id=upserted.first_commit_id if done.version is None else stamp.commit_id,
+        already_committed=upserted.is_repeat,
     )
+
+
+def _report(plan: Plan) -> "_Upserted":
+    upserted: _Upserted = plan.report
+    return upserted
 
 
 def _with_reason(rejected: pl.DataFrame) -> pl.DataFrame:
@@ -140,16 +173,30 @@ def _with_reason(rejected: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Upserted:
-    """What a planned upsert does: its changes, the identifiers that it closes, and the state that it was planned on."""
+    """What a planned upsert does.
+
+    Attributes:
+        changes: what it creates and updates.
+        doomed: the identifiers that it closes.
+        seen: the state that it was planned on.
+        is_repeat: whether its batch is in the table already.
+        first_commit_id: then, the id of the run that committed it, if it is remembered.
+    """
 
     changes: Changes
     doomed: pl.Series
     seen: SteadyView
+    is_repeat: bool = False
+    first_commit_id: str | None = None
 
 
-def _upserter(lake: Lake, wanted: Wanted, options: UpsertOptions, promised: pl.DataFrame, stamp: Stamp) -> Planner:
+def _upserter(
+    lake: Lake, wanted: Wanted, options: UpsertOptions, promised: pl.DataFrame, stamp: Stamp, parts: tuple[str, ...]
+) -> Planner:
     def plan(base: Snapshot) -> Plan:
         spec, view = base.spec, SteadyView(BaseFirst(base, lake))
+        if parts and is_committed(base, parts[0]):
+            return _repeat(lake, base, wanted, stamp)
         explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
         known = read_known(base, wanted.rows["identifier"], wanted.given)
         has_new = known.current.height < wanted.rows.height
@@ -165,9 +212,46 @@ def _upserter(lake: Lake, wanted: Wanted, options: UpsertOptions, promised: pl.D
         if not options.cascade:
             refuse_parents(view, spec, closed)
         rows = pl.concat([changes.created, changes.updated, closing.rows])
-        return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view))
+        return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view), parts)
 
     return remembered(plan)
+
+
+def _closer(lake: Lake, wanted: Wanted, options: UpsertOptions, stamp: Stamp) -> Planner:
+    """Plan the closings alone: what the frame holds was written before, and may have been changed by others since."""
+    parts = () if stamp.batch_id is None else (Batch(stamp.batch_id).closings,)
+
+    def plan(base: Snapshot) -> Plan:
+        spec, view = base.spec, SteadyView(BaseFirst(base, lake))
+        if parts and is_committed(base, parts[0]):
+            return _repeat(lake, base, wanted, stamp)
+        explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
+        known = read_known(base, wanted.rows["identifier"], ())
+        nothing = _no_changes(base, wanted)
+        doomed = _lacking(base, wanted, known, nothing, options)
+        closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
+        if options.on_invalid == "fail":
+            refuse_rejected(spec, closing.rejected)
+        closed = closing.rows["identifier"]
+        if not options.cascade:
+            refuse_parents(view, spec, closed)
+        return Plan(closing.rows, premises_of(wanted, closed), _Upserted(nothing, closed, view), parts)
+
+    return remembered(plan)
+
+
+def _repeat(lake: Lake, base: Snapshot, wanted: Wanted, stamp: Stamp) -> Plan:
+    """Plan nothing: the batch is in the table."""
+    nothing = _no_changes(base, wanted)
+    first = first_commit_id(lake, [base.spec], Batch(stamp.batch_id or ""))
+    seen = SteadyView(BaseFirst(base, lake))
+    no_one = nothing.created["identifier"]
+    return Plan(nothing.created, Premises(no_one), _Upserted(nothing, no_one, seen, True, first))
+
+
+def _no_changes(base: Snapshot, wanted: Wanted) -> Changes:
+    nothing = base.collect(base.rows.head(0))
+    return Changes(nothing, nothing, 0, wanted.rejected.clear())
 
 
 def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, options: UpsertOptions) -> pl.DataFrame:

@@ -1,16 +1,18 @@
 """Loading frames of several types at once: parents first, and what was withdrawn closed children first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Literal
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec, all_specs
+from vxdata.catalog.table import TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.lake import upsert as upserts
+from vxdata.lake.batch import Batch, check_batch_id, is_complete
 from vxdata.lake.frames import to_wanted
 from vxdata.lake.upsert import UpsertReport
+from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
 from vxdata.sdk.namespace import upsert_options
 
@@ -27,6 +29,7 @@ def ingest(
     cascade: bool = False,
     valid_from: str | date | datetime | None = None,
     on_invalid: Literal["fail", "skip"] = "fail",
+    batch_id: str | None = None,
     reason: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, UpsertReport]:
@@ -42,6 +45,8 @@ def ingest(
         cascade: whether such a resource may take its live descendants of other types with it; refused otherwise.
         valid_from: the instant of the new versions, for loading history.
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
+        batch_id: a name for what is written (printable, 256 characters at most), under which it is written once in
+            each table: what a killed run has committed is a no-op, and the rest is done.
         reason: why, for the audit log.
         progress: told after each commit.
 
@@ -57,7 +62,7 @@ def ingest(
             raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(name, known)}")
     session = client._session
     stamp, options = (
-        session.stamp("ingest", reason),
+        session.stamp("ingest", reason, batch_id),
         upsert_options(missing, datasources, cascade, valid_from, on_invalid),
     )
     wanted = {spec: to_wanted(spec, frames[name]) for name, spec in known.items() if name in frames}
@@ -70,3 +75,9 @@ def ingest(
 
     reports = upserts.upsert(session.lake, wanted, options, stamp, told)
     return {spec.namespace: report for spec, report in reports.items()}
+
+
+def is_ingested(client: Client, batch_id: str, namespaces: Iterable[str]) -> bool:
+    """Whether a batch is committed in all of some namespaces, so that to ingest it again does nothing."""
+    specs = [table_spec(registry().of_namespace(name)) for name in namespaces]
+    return is_complete(client._session.lake, specs, Batch(check_batch_id(batch_id)))

@@ -230,6 +230,7 @@ class Namespace(Resources[ResponseT]):
         cascade: bool = False,
         valid_from: str | date | datetime | None = None,
         on_invalid: Literal["fail", "skip"] = "fail",
+        batch_id: str | None = None,
         reason: str | None = None,
     ) -> UpsertReport:
         """Make many resources be as a frame says, column-wise and in one commit. Running it again changes nothing.
@@ -245,6 +246,8 @@ class Namespace(Resources[ResponseT]):
             valid_from: the instant of the new versions (loading history); in the past, and later than all that is
                 known of each resource.
             on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
+            batch_id: a name for what is written (printable, 256 characters at most), under which it is written once:
+                again, also after edits and also if the first run was killed after its commit, nothing is done.
             reason: why, for the audit log.
 
         Returns:
@@ -253,7 +256,7 @@ class Namespace(Resources[ResponseT]):
         Raises:
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
         """
-        stamp = self._session.stamp("upsert", reason)
+        stamp = self._session.stamp("upsert", reason, batch_id)
         if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
             raise InvalidInputError(
                 f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}."

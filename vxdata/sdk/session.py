@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vxdata.errors import InvalidInputError
+from vxdata.lake.batch import check_batch_id
 from vxdata.lake.commit import Stamp
 from vxdata.lake.lake import Lake, View
 
@@ -26,14 +27,14 @@ class Session:
     instant: datetime | None = None
     read_only: str | None = None
 
-    def stamp(self, operation: str, reason: str | None) -> Stamp:
+    def stamp(self, operation: str, reason: str | None, batch_id: str | None = None) -> Stamp:
         """Return the stamp of a write.
 
         Raises:
-            InvalidInputError: the client is read-only.
+            InvalidInputError: the client is read-only, or the batch id is none.
         """
         if reason is not None and not isinstance(reason, str):
             raise InvalidInputError(f"reason={reason!r}: a text is expected, not {type(reason).__name__}.")
         if self.read_only:
             raise InvalidInputError(f"{operation}: {self.read_only} is read-only; use the client that it came from.")
-        return Stamp(operation, self.author, reason)
+        return Stamp(operation, self.author, reason, batch_id=None if batch_id is None else check_batch_id(batch_id))
