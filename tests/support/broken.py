@@ -13,7 +13,7 @@ import deltalake
 import polars as pl
 import pytest
 
-from vxdata.lake import commit, create, delete, planning, scd2, table, update, upsert
+from vxdata.lake import commit, create, delete, log, planning, scd2, table, update, upsert
 from vxdata.lake.log import LogEntry
 from vxdata.lake.lookup import read_current
 from vxdata.schemas.columns import INSTANT
@@ -125,7 +125,20 @@ def _live_files(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commit._Put, "_is_stale", lambda put, *args: original(replace(put, removed=()), *args))
 
 
+def _batch_in_the_log(patch: pytest.MonkeyPatch) -> None:
+    """Step (b): nobody looks whether the same batch was committed meanwhile."""
+    parse = log.parse_entry
+    patch.setattr(log, "parse_entry", lambda *args: replace(parse(*args), app_ids=()))
+
+
+def _batch_at_the_base(patch: pytest.MonkeyPatch) -> None:
+    """A planner does not look whether its batch is committed."""
+    patch.setattr(upsert, "is_committed", lambda *_: False)
+
+
 RULES: dict[str, Patch] = {
+    "batch in the log": _batch_in_the_log,
+    "batch at the base": _batch_at_the_base,
     "own commit": _own_commit,
     "premises": _premises,
     "same files": _same_files,
