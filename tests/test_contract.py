@@ -55,7 +55,7 @@ def test_the_package_says_its_version_and_that_it_is_typed() -> None:
     assert version("vxdata-test-plugin")
 
 
-VERBS = {"create", "retrieve", "update", "delete", "history"}
+VERBS = {"create", "retrieve", "update", "delete", "history", "restore"}
 
 
 def public(thing: Any) -> set[str]:
@@ -79,7 +79,7 @@ def test_resources_has_the_verbs_for_any_type(client: Client) -> None:
     assert public(client.resources) == VERBS
 
 
-@pytest.mark.parametrize("verb", ["create", "update", "delete", "upsert"])
+@pytest.mark.parametrize("verb", ["create", "update", "delete", "restore", "upsert"])
 def test_every_write_takes_a_reason_and_options_by_name_only(client: Client, verb: str) -> None:
     parameters = inspect.signature(getattr(client.patients, verb)).parameters
     assert parameters["reason"].default is None

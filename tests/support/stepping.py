@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ class Clock:
         self.elapsed += seconds
 
 
-def open_client(uri: str, patience: Patience | None = None, author: str = "tester") -> Client:
+def open_client(uri: str | Path, patience: Patience | None = None, author: str = "tester") -> Client:
     """Return a client over a lake of its own, with a patience of its own."""
     lake = Lake(open_store(uri), patience)
     return Client._of(Session(lake, lake, author))

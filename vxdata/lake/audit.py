@@ -73,14 +73,10 @@ def records_of(table: Table, newest: int) -> Iterator[dict[str, Any]]:
     yield from () if first is None else chain([first], archive)
 
 
-def records_with(lake: Lake, specs: Iterable[TableSpec], key: str, value: str) -> list[dict[str, Any]]:
-    """Return the records whose metadata holds a value, newest first in each table."""
-    return [
-        record
-        for spec in specs
-        for record in records_of(lake.table(spec), lake.snapshot(spec).version)
-        if record.get(key) == value
-    ]
+def all_records(lake: Lake, specs: Iterable[TableSpec]) -> Iterator[dict[str, Any]]:
+    """Return the records of the commits of some tables, newest first in each table."""
+    for spec in specs:
+        yield from records_of(lake.table(spec), lake.snapshot(spec).version)
 
 
 def commit_id_at(table: Table, version: int) -> str | None:

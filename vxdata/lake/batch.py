@@ -29,7 +29,8 @@ def check_batch_id(batch_id: Any) -> str:
     if isinstance(batch_id, str) and batch_id.strip() and batch_id.isprintable() and len(batch_id) <= MAX_LENGTH:
         return batch_id
     raise InvalidInputError(
-        f"batch_id={batch_id!r}: a text of 1 to {MAX_LENGTH} printable characters is expected, such as 'pacs-2026-07-01'."
+        f"batch_id={batch_id!r}: a text of 1 to {MAX_LENGTH} printable characters is expected, such as "
+        "'pacs-2026-07-01'."
     )
 
 

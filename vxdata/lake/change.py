@@ -174,17 +174,50 @@ def _new_resources(
         late = dated.filter(is_late).with_columns(_LATE)
         begins = scd2.next_valid_from(planned, pl.col("last")).alias("valid_from")
         waiting = dated.filter(~is_late).with_columns(begins).drop("last")
-    placed = []
+    placed, orphans = place(spec, waiting, parents)
+    orphans = orphans.with_columns(_orphan_reason(spec).alias(REASON))
+    shown = [*absent.columns, REASON]
+    return _physical(placed, like), pl.concat([late.select(shown), orphans.select(shown)])
+
+
+def place(spec: TableSpec, rows: pl.DataFrame, parents: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return rows of new resources with their lineage columns, and the rows whose parents are nowhere.
+
+    Args:
+        spec: their table.
+        rows: identifier, parent_identifier and anything but lineage columns.
+        parents: the lineages of live parents; others may stand among the rows.
+    """
+    placed, waiting = [], rows
     while True:
         ready = _with_lineage(spec, waiting, parents)
         placed.append(ready)
         waiting = waiting.join(ready.select("identifier"), on="identifier", how="anti")
         if ready.is_empty() or waiting.is_empty() or spec.type_name not in spec.payload.parent_types:
-            break
+            return pl.concat(placed), waiting
         parents = lineage_of(ready)
-    orphans = waiting.with_columns(_orphan_reason(spec).alias(REASON))
-    shown = [*absent.columns, REASON]
-    return _physical(pl.concat(placed), like), pl.concat([late.select(shown), orphans.select(shown)])
+
+
+def revived_rows(
+    spec: TableSpec, rows: pl.DataFrame, last: pl.DataFrame, parents: pl.DataFrame, planned: datetime, commit_id: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows that bring back deleted resources, and those whose parents are nowhere.
+
+    Everything of a version is brought back, columns unknown to this SDK included (W3), but for its lineage: that is its
+    parent's of now.
+
+    Args:
+        spec: the table.
+        rows: the physical rows of the versions that come back.
+        last: the latest instants of their identifiers; see `Known`.
+        parents: the lineages of live parents.
+        planned: the operation's instant.
+        commit_id: the commit that will write the rows.
+    """
+    dated = rows.drop("valid_from", *LINEAGE).join(last, on="identifier", how="left", maintain_order="left")
+    begins = scd2.next_valid_from(planned, pl.col("last")).alias("valid_from")
+    placed, orphans = place(spec, dated.with_columns(begins).drop("last"), parents)
+    return scd2.new_rows(placed.lazy(), commit_id).select(rows.columns).collect(), orphans
 
 
 def _with_lineage(spec: TableSpec, rows: pl.DataFrame, parents: pl.DataFrame) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec, child_specs, table_spec
+from vxdata.expr.to_skip import may_hold
+from vxdata.expr.tree import Compare, Or
 from vxdata.lake import scd2
 from vxdata.lake.change import LINEAGE_SCHEMA, Known, lineage_of
 from vxdata.lake.lake import View
@@ -75,6 +77,32 @@ def read_lineages(view: View, identifiers: pl.Series) -> pl.DataFrame:
             spec = table_spec(registry().of_type(type_name))
             found.append(lineage_of(read_current(view.snapshot(spec), identifiers.filter(types == type_name))))
     return pl.concat(found)
+
+
+def rows_among(base: Snapshot, identifiers: pl.Series) -> pl.LazyFrame:
+    """Return every physical row of some identifiers, lazily."""
+    if identifiers.is_empty() or base.files.is_empty():
+        return base.rows.head(0)
+    if len(identifiers) <= FEW:
+        return base.rows.filter(pl.col("identifier").is_in(identifiers.to_list()))
+    return among(base.rows.filter(_between(identifiers)), identifiers)
+
+
+def read_versions(base: Snapshot, versions: pl.DataFrame) -> pl.DataFrame:
+    """Return the physical rows of some versions, named by identifier and valid_from."""
+    rows = rows_among(base, versions["identifier"]).filter(~pl.col("is_deleted"))
+    return base.collect(rows.join(versions.lazy(), on=["identifier", "valid_from"], how="semi"))
+
+
+def touched_by(base: Snapshot, commit_id: str) -> pl.Series:
+    """Return the identifiers that have rows of a commit, or versions that it ended; statistics skip the other files.
+
+    What a commit ended stands in its own rows (`closes`) in the tail, and in `closed_by` after a fold.
+    """
+    node = Or((Compare("commit_id", "==", commit_id), Compare("closed_by", "==", commit_id)))
+    rows = base.rows_of(base.files_that(may_hold(node, base.columns_with_statistics)))
+    is_its = (pl.col("commit_id") == commit_id) | (pl.col("closed_by") == commit_id)
+    return base.collect(rows.filter(is_its).select(pl.col("identifier").unique())).to_series()
 
 
 def live_children(view: View, spec: TableSpec, parents: pl.Series) -> dict[str, pl.DataFrame]:

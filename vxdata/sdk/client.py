@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vxdata.schemas.payload import Payload
     from vxdata.schemas.registry import PayloadRegistry
     from vxdata.schemas.response import ResourceResponse
+    from vxdata.sdk.commits import Commits
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
     from vxdata.sdk.snapshots import Snapshots
@@ -172,6 +173,13 @@ class Client:
         return verify(lake.store, lake.patience, progress or (lambda text: None))
 
     # -- commits
+
+    @cached_property
+    def commits(self) -> "Commits":
+        """The commits: who changed what, when and why; and undoing one."""
+        from vxdata.sdk.commits import Commits
+
+        return Commits(self._session)
 
     def resolve(self, token: str) -> bool:
         """Find out for good whether a commit of unknown outcome landed.

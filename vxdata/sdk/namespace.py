@@ -11,12 +11,14 @@ from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.expr.select import Select
 from vxdata.lake import create as creates
 from vxdata.lake import delete as deletes
+from vxdata.lake import restore as restores
 from vxdata.lake import scd2
 from vxdata.lake import update as updates
 from vxdata.lake import upsert as upserts
 from vxdata.lake.delete import DeleteReport
 from vxdata.lake.frames import to_wanted
 from vxdata.lake.past import describe_missing
+from vxdata.lake.restore import RestoreReport
 from vxdata.lake.upsert import UpsertOptions, UpsertReport
 from vxdata.schemas.identifiers import check_identifier, type_of
 from vxdata.schemas.payload import Payload
@@ -185,6 +187,24 @@ class Resources(Generic[ResponseT]):
         """
         stamp = self._session.stamp("delete", reason)
         return deletes.delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
+
+    def restore(self, identifier: str, *, reason: str | None = None) -> RestoreReport:
+        """Bring back a deleted resource, and those descendants that the same delete closed, as new versions.
+
+        They come back with their last content. A descendant that was created again meanwhile stays as it is, and the
+        report says so. A restore that was cut off is finished by running it again.
+
+        Args:
+            identifier: the resource.
+            reason: why, for the audit log.
+
+        Raises:
+            AlreadyExistsError: the resource is live.
+            NotFoundError: it never existed, or its parent is not live.
+            ConflictError: a parent was deleted at the same time.
+        """
+        stamp = self._session.stamp("restore", reason)
+        return restores.restore(self._session.lake, self._spec_of(identifier), identifier, stamp)
 
     def _spec_of(self, identifier: str) -> TableSpec:
         return table_spec(registry().of_type(type_of(check_identifier(identifier))))

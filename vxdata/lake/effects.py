@@ -1,0 +1,104 @@
+"""What one commit did to the resources of a table, and whether it can still be undone: pure.
+
+Which commit ended a version stands in the closing that names it (in the tail) or in its `closed_by` (after a fold);
+both forms may stand side by side, and both give the same answer here. An end is a delete if no version begins at it: a
+new version begins exactly where the old one ends, and a resource that is created again begins later (W2).
+
+Source: design of record, section 5 (storage protocol); rules of `scd2`.
+"""
+
+from collections.abc import Collection
+
+import polars as pl
+
+CREATED, UPDATED, DELETED = "created", "updated", "deleted"
+OPEN, UNDONE, CHANGED = "open", "undone", "changed"
+LIFETIME_COLUMNS = (
+    "identifier",
+    "valid_from",
+    "created_at",
+    "end",
+    "commit_id",
+    "ended_by",
+    "is_deletion",
+    "ancestors",
+)
+
+
+def lifetimes(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return each version with its end, who wrote it and who ended it: `LIFETIME_COLUMNS`.
+
+    Args:
+        rows: all physical rows of some identifiers, closings and tombstones included.
+    """
+    closings = rows.filter(pl.col("closes").is_not_null()).select(
+        "identifier",
+        pl.col("closes").alias("valid_from"),
+        pl.col("valid_from").alias("_end"),
+        pl.col("commit_id").alias("_by"),
+    )
+    ended = rows.filter(~pl.col("is_deleted")).join(closings, on=["identifier", "valid_from"], how="left")
+    ends = ended.with_columns(
+        pl.coalesce("valid_to", "_end").alias("end"), pl.coalesce("closed_by", "_by").alias("ended_by")
+    )
+    begins = ended.select("identifier", pl.col("valid_from").alias("end"), pl.lit(True).alias("_goes_on"))
+    is_deletion = pl.col("end").is_not_null() & pl.col("_goes_on").is_null()
+    joined = ends.join(begins, on=["identifier", "end"], how="left").with_columns(is_deletion.alias("is_deletion"))
+    return joined.select(LIFETIME_COLUMNS).sort("identifier", "valid_from")
+
+
+def effects_of(lives: pl.LazyFrame, commit_id: str, undone_by: Collection[str]) -> pl.LazyFrame:
+    """Return what a commit did to each resource that it touched.
+
+    Args:
+        lives: the lifetimes of these resources, sorted.
+        commit_id: the commit.
+        undone_by: the commits that undo it.
+
+    Returns:
+        identifier; kind: created, updated or deleted; before: the `valid_from` of the version before the commit, null
+        if there was none; state: open (as the commit left it), undone, or changed; changed_by: the newest commit.
+    """
+    is_written, is_ended = pl.col("commit_id") == commit_id, (pl.col("ended_by") == commit_id).fill_null(False)
+    found = lives.group_by("identifier", maintain_order=True).agg(
+        (is_written | is_ended).any().alias("_is_touched"),
+        pl.col("valid_from").filter(is_ended & ~is_written).first().alias("before"),
+        (is_ended & ~is_written).sum().alias("_befores"),
+        pl.col("valid_from").filter(is_written).last().alias("_written"),
+        pl.col("valid_from").filter(is_ended & pl.col("is_deletion")).last().alias("_deleted"),
+        pl.col("valid_from").filter(pl.col("end").is_null()).last().alias("_now"),
+        pl.coalesce("ended_by", "commit_id").last().alias("changed_by"),
+    )
+    is_left = pl.col("_deleted").is_null() | (pl.col("_written") > pl.col("_deleted")).fill_null(False)
+    found = found.filter("_is_touched").with_columns(pl.when(is_left).then("_written").alias("_after"))
+    had, has = pl.col("before").is_not_null(), pl.col("_after").is_not_null()
+    kind = pl.when(had & has).then(pl.lit(UPDATED)).when(had).then(pl.lit(DELETED)).when(has).then(pl.lit(CREATED))
+    is_as_left = pl.col("_now").eq_missing(pl.col("_after")) & (pl.col("changed_by") == commit_id)
+    is_open, is_undone = is_as_left & (pl.col("_befores") <= 1), pl.col("changed_by").is_in(list(undone_by))
+    state = pl.when(is_open).then(pl.lit(OPEN)).when(is_undone).then(pl.lit(UNDONE)).otherwise(pl.lit(CHANGED))
+    told = found.select("identifier", kind.alias("kind"), "before", state.alias("state"), "changed_by")
+    return told.filter(pl.col("kind").is_not_null())
+
+
+def deletions_of(lives: pl.LazyFrame, commit_id: str, root: str) -> pl.LazyFrame:
+    """Return what a commit deleted of a resource and its descendants.
+
+    Args:
+        lives: the lifetimes of these resources, sorted.
+        commit_id: the commit.
+        root: the resource.
+
+    Returns:
+        identifier; before: the `valid_from` of the version that was deleted; is_live, is_last: whether the resource is
+        live now, and whether nothing came after that version; changed_by: the newest commit.
+    """
+    is_hit = (pl.col("ended_by") == commit_id).fill_null(False) & pl.col("is_deletion")
+    is_below = (pl.col("identifier") == root) | pl.col("ancestors").list.contains(root)
+    found = lives.group_by("identifier", maintain_order=True).agg(
+        pl.col("valid_from").filter(is_hit & is_below).last().alias("before"),
+        pl.col("end").is_null().any().alias("is_live"),
+        pl.col("valid_from").last().alias("_newest"),
+        pl.coalesce("ended_by", "commit_id").last().alias("changed_by"),
+    )
+    is_last = (pl.col("_newest") == pl.col("before")).alias("is_last")
+    return found.filter(pl.col("before").is_not_null()).with_columns(is_last).drop("_newest")

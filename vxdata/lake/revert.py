@@ -1,0 +1,254 @@
+"""Revert: one operation, in all its tables, is undone as new versions.
+
+What it created is deleted (children before parents), what it updated gets a version with the values before, what it
+deleted comes back (parents first). Nothing is written unless all of it is as the operation left it. A revert that was
+cut off is finished by running it again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec, all_specs
+from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.lake import scd2
+from vxdata.lake.audit import all_records
+from vxdata.lake.change import lineage_of, revived_rows
+from vxdata.lake.commit import Plan, Planner, Premises, Stamp
+from vxdata.lake.delete import plan_closings, refuse_left_behind
+from vxdata.lake.effects import CHANGED, CREATED, DELETED, OPEN, UPDATED, effects_of, lifetimes
+from vxdata.lake.lake import BaseFirst, Lake, SteadyView
+from vxdata.lake.lookup import live_children, read_current, read_lineages, read_versions, rows_among, touched_by
+from vxdata.lake.planning import NO_LINEAGES, refuse_orphans
+from vxdata.lake.run import remembered, run_commit
+from vxdata.lake.snapshot import Snapshot
+from vxdata.schemas.registry import STANDARD_COLUMNS
+
+
+@dataclass(frozen=True)
+class RevertReport:
+    """What a revert did, or would do.
+
+    Attributes:
+        created: how many resources came back, by namespace.
+        updated: how many got their values of before.
+        deleted: how many were closed, because the operation had made them.
+        refused: what stands in the way: namespace, identifier, reason; empty if the revert was done.
+        commit_id: the revert's id in the audit log; None for a dry run.
+    """
+
+    created: dict[str, int]
+    updated: dict[str, int]
+    deleted: dict[str, int]
+    refused: pl.DataFrame = field(repr=False, compare=False)
+    commit_id: str | None = None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The operation to undo: its id, its tables root first, and the reverts of it so far, newest first."""
+
+    commit_id: str
+    specs: tuple[TableSpec, ...]
+    undone_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Undone:
+    """What a planned commit of a revert does: how many rows of each kind, and what stands in its way."""
+
+    counts: Mapping[str, int]
+    refused: pl.DataFrame
+    seen: SteadyView
+
+
+def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertReport:
+    """Undo one operation; see `Commits.revert`.
+
+    Raises:
+        NotFoundError: no commit has this id.
+        InvalidInputError: it changed nothing, it was reverted already, or what it wrote was changed since.
+    """
+    lake.prepare_write(needs_lake=True)
+    target = _find_target(lake, commit_id)
+    if target.undone_by:
+        stamp = replace(stamp, commit_id=target.undone_by[0])
+    stamp = replace(stamp, undoes=commit_id)
+    revivers = _revivers(lake, target, stamp)
+    doomed = {spec: _doomed(lake.snapshot(spec), target, stamp) for spec in target.specs}
+    removers = {spec: _remover(lake, target, doomed, stamp) for spec in reversed(target.specs)}
+    plans = [(spec, planner(lake.snapshot(spec))) for part in (revivers, removers) for spec, planner in part.items()]
+    planned = _report(plans, None)
+    if dry_run:
+        return planned
+    _refuse(commit_id, planned.refused)
+    if target.undone_by and all(plan.rows.is_empty() for _, plan in plans):
+        raise InvalidInputError(f"{commit_id!r} was reverted already, by {target.undone_by[0]!r}.")
+    lake.begin_write()
+    done = [(spec, _commit(lake, spec, _strict(planner, commit_id), stamp)) for spec, planner in revivers.items()]
+    done += [(spec, _commit(lake, spec, _strict(planner, commit_id), stamp)) for spec, planner in removers.items()]
+    return _report(done, stamp.commit_id)
+
+
+def _commit(lake: Lake, spec: TableSpec, planner: Planner, stamp: Stamp) -> Plan:
+    """Commit to one table, with the looks across tables after it."""
+    plan = run_commit(lake, spec, planner, stamp).plan
+    refuse_orphans(lake, plan.report.seen, spec, plan.rows.filter(pl.col("closes").is_null()))
+    if plan.premises.childless.len():
+        refuse_left_behind(lake, spec, plan.premises.childless)
+    return plan
+
+
+def _find_target(lake: Lake, commit_id: str) -> _Target:
+    """Find the tables of an operation in the audit log, and who reverted it."""
+    records = list(all_records(lake, all_specs()))
+    its = [record for record in records if record.get("commit_id") == commit_id]
+    if not its:
+        raise NotFoundError(f"no commit has the id {commit_id!r}; client.commits.list() shows them.")
+    changed = {record["namespace"] for record in its if any((record.get("counts") or {}).values())}
+    if not changed:
+        raise InvalidInputError(f"{commit_id!r} ({its[0].get('operation')}) changed no resource: nothing to revert.")
+    specs = tuple(spec for spec in all_specs() if spec.namespace in changed)
+    undone_by = [r["commit_id"] for r in records if r.get("undoes") == commit_id and r.get("operation") == "revert"]
+    return _Target(commit_id, specs, tuple(dict.fromkeys(undone_by)))
+
+
+def _effects_on(base: Snapshot, target: _Target, stamp: Stamp) -> pl.DataFrame:
+    """Return what the operation did to each resource of a table; see `effects_of`."""
+    rows = rows_among(base, touched_by(base, target.commit_id))
+    return base.collect(effects_of(lifetimes(rows), target.commit_id, [*target.undone_by, stamp.commit_id]))
+
+
+def _open(effects: pl.DataFrame, kind: str) -> pl.DataFrame:
+    return effects.filter(pl.col("state") == OPEN, pl.col("kind") == kind)
+
+
+def _doomed(base: Snapshot, target: _Target, stamp: Stamp) -> pl.Series:
+    return _open(_effects_on(base, target, stamp), CREATED)["identifier"]
+
+
+# -- what comes back
+
+
+def _revivers(lake: Lake, target: _Target, stamp: Stamp) -> dict[TableSpec, Planner]:
+    """Return the planners of what comes back and of what gets its values of before, root first."""
+    planners: dict[TableSpec, Planner] = {}
+    promised, planned = NO_LINEAGES, lake.patience.now()
+    for spec in target.specs:
+        planners[spec] = _reviver(lake, target, promised, planned, stamp)
+        rows = planners[spec](lake.snapshot(spec)).rows
+        promised = pl.concat([promised, lineage_of(rows.filter(pl.col("closes").is_null()))])
+    return planners
+
+
+def _reviver(lake: Lake, target: _Target, promised: pl.DataFrame, planned: datetime, stamp: Stamp) -> Planner:
+    def plan(base: Snapshot) -> Plan:
+        view, effects = SteadyView(BaseFirst(base, lake)), _effects_on(base, target, stamp)
+        gone, changed = _open(effects, DELETED), _open(effects, UPDATED)
+        versions = read_versions(base, gone.select("identifier", valid_from="before"))
+        named = versions["parent_identifier"].drop_nulls().unique()
+        parents = pl.concat(
+            [promised, read_lineages(view, named.filter(~named.is_in(promised["identifier"].implode())))]
+        )
+        last = base.collect(scd2.last_instants(rows_among(base, gone["identifier"])))
+        revived, orphans = revived_rows(base.spec, versions, last, parents, planned, stamp.commit_id)
+        renewed = scd2.next_rows(_with_values_before(base, changed).lazy(), planned, stamp.commit_id).collect()
+        rows = pl.concat([revived, renewed.select(revived.columns)])
+        counts = {CREATED: revived.height, UPDATED: renewed.height}
+        refused = pl.concat([_changed_since(base, effects), _parentless(base, orphans)])
+        return Plan(rows, _premises(rows), _Undone(counts, refused, view))
+
+    return remembered(plan)
+
+
+def _with_values_before(base: Snapshot, changed: pl.DataFrame) -> pl.DataFrame:
+    """Return the current rows with license and payload as before, columns unknown to this SDK included (W3)."""
+    current = read_current(base, changed["identifier"])
+    values = [name for name in current.columns if name not in STANDARD_COLUMNS or name == "license"]
+    before = read_versions(base, changed.select("identifier", valid_from="before")).select("identifier", *values)
+    return current.drop(values).join(before, on="identifier").select(current.columns)
+
+
+def _premises(rows: pl.DataFrame) -> Premises:
+    return Premises(pl.concat([rows["identifier"], rows["parent_identifier"].drop_nulls()]).unique())
+
+
+def _changed_since(base: Snapshot, effects: pl.DataFrame) -> pl.DataFrame:
+    changed = effects.filter(pl.col("state") == CHANGED)
+    words = pl.format("was changed since by commit {}", pl.col("changed_by").fill_null("of another writer"))
+    return _refusals(base, changed, words)
+
+
+def _parentless(base: Snapshot, orphans: pl.DataFrame) -> pl.DataFrame:
+    return _refusals(base, orphans, pl.format("its parent {} is not live", "parent_identifier"))
+
+
+def _refusals(base: Snapshot, rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+    return rows.select(pl.lit(base.spec.namespace).alias("namespace"), "identifier", reason.alias("reason"))
+
+
+# -- what goes
+
+
+def _remover(lake: Lake, target: _Target, doomed: Mapping[TableSpec, pl.Series], stamp: Stamp) -> Planner:
+    planned = lake.patience.now()
+
+    def plan(base: Snapshot) -> Plan:
+        view = SteadyView(BaseFirst(base, lake))
+        made = _open(_effects_on(base, target, stamp), CREATED)["identifier"]
+        rows = plan_closings(base.spec, read_current(base, made), planned, False, stamp.commit_id).rows
+        undone = _Undone({DELETED: rows.height}, _with_children(view, base, made, doomed), view)
+        return Plan(rows, Premises(made, childless=made), undone)
+
+    return remembered(plan)
+
+
+def _with_children(
+    view: SteadyView, base: Snapshot, made: pl.Series, doomed: Mapping[TableSpec, pl.Series]
+) -> pl.DataFrame:
+    """Return what cannot go, because it has live children that the operation did not make."""
+    going = pl.concat([*doomed.values(), made]).implode()
+    found = pl.concat([_NO_CHILDREN, *live_children(view, base.spec, made).values()])
+    left = (
+        found.filter(~pl.col("identifier").is_in(going)).group_by("parent_identifier").len().sort("parent_identifier")
+    )
+    words = pl.format("has {} live children that the commit did not make", "len")
+    return _refusals(base, left.rename({"parent_identifier": "identifier"}), words)
+
+
+_NO_CHILDREN = pl.DataFrame(schema={"identifier": pl.String(), "parent_identifier": pl.String()})
+
+
+# -- all of it
+
+
+def _strict(planner: Planner, commit_id: str) -> Planner:
+    """Return a planner that raises where something stands in the way: somebody was quicker."""
+
+    def plan(base: Snapshot) -> Plan:
+        planned = planner(base)
+        _refuse(commit_id, planned.report.refused)
+        return planned
+
+    return plan
+
+
+def _refuse(commit_id: str, refused: pl.DataFrame) -> None:
+    if refused.height:
+        some = "; ".join(f"{r['identifier']!r} {r['reason']}" for r in refused.head(10).iter_rows(named=True))
+        more = f"; and {refused.height - 10} more" if refused.height > 10 else ""
+        raise InvalidInputError(
+            f"{commit_id!r} cannot be reverted, {refused.height} resources stand in the way: {some}{more}. Revert the "
+            "later commits first; a dry run gives the whole list."
+        )
+
+
+def _report(plans: list[tuple[TableSpec, Plan]], commit_id: str | None) -> RevertReport:
+    counts: dict[str, dict[str, int]] = {CREATED: {}, UPDATED: {}, DELETED: {}}
+    for spec, plan in plans:
+        for kind, count in plan.report.counts.items():
+            counts[kind] |= {spec.namespace: count} if count else {}
+    refused = pl.concat(plan.report.refused for _, plan in plans).unique(["identifier", "reason"], maintain_order=True)
+    return RevertReport(counts[CREATED], counts[UPDATED], counts[DELETED], refused, commit_id)
