@@ -32,7 +32,7 @@ from vxdata_cli import main
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
 HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
-COMMANDS = [(), ("demo",), ("ingest", "idc"), ("vacuum",), ("verify",)]
+COMMANDS = [(), ("demo",), ("ingest", "idc"), ("vacuum",), ("verify",), ("log",), ("restore",), ("revert",)]
 COMMANDS += [("snapshots", verb) for verb in ("list", "keep", "drop")]
 
 

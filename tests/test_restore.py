@@ -16,7 +16,7 @@ from tests.support import stepping
 from tests.support.folding import fold as fold_table
 from tests.support.folding import fold_lake
 from tests.support.stepping import Puts, Step, Writer, lost_answer, open_client
-from tests.test_delete import PARENTS, TREE, live
+from tests.test_delete import NAMESPACES, PARENTS, TREE, live
 from vxdata.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from vxdata.lake import effects, restore
 from vxdata.lake.datafile import write_data_files
@@ -26,6 +26,7 @@ from vxdata.sdk import Client
 
 BELOW = sorted(PARENTS.keys() - {"datasource/a", "patient/2", "psameasurement/2"})
 Fold = Callable[[Client], None]
+TABLES = ("datasources", *NAMESPACES)
 
 
 @pytest.fixture(params=["tail", "folded"])
@@ -56,7 +57,8 @@ def puts(monkeypatch: pytest.MonkeyPatch) -> Puts:
 def contents(client: Client) -> dict[str, Any]:
     """What a new client sees of each resource, without its instants."""
     lake = open_client(client.uri)
-    return {i: lake.resources.retrieve(i).model_dump(exclude={"valid_from", "created_at"}) for i in live(lake)}
+    frames = [getattr(lake, name).query().collect().drop("valid_from", "created_at") for name in TABLES]
+    return {row["identifier"]: row for frame in frames for row in frame.rows(named=True)}
 
 
 @pytest.mark.parametrize("make_lake_uri", ["local", "ministack"], indirect=True)

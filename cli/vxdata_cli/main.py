@@ -19,6 +19,7 @@ from vxdata.errors import (
     StorageError,
     VxDataError,
 )
+from vxdata_cli.commits import LOG_EXAMPLES, RESTORE_EXAMPLES, REVERT_EXAMPLES, log, restore, revert
 from vxdata_cli.demo import EXAMPLES, demo
 from vxdata_cli.ingest import app as ingest_app
 from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
@@ -56,6 +57,9 @@ app.command(epilog=EXAMPLES)(demo)
 app.command(epilog=VACUUM_EXAMPLES)(vacuum)
 app.command(epilog=VERIFY_EXAMPLES)(verify)
 app.add_typer(snapshots_app)
+app.command(epilog=LOG_EXAMPLES)(log)
+app.command(epilog=RESTORE_EXAMPLES)(restore)
+app.command(epilog=REVERT_EXAMPLES)(revert)
 
 
 def _show_version(asked: bool) -> None:

@@ -76,6 +76,22 @@ class Out:
         """Show where an error came from; plain, without the values of variables."""
         self._stderr.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
 
+    def confirm(self, question: str) -> None:
+        """Ask people, on stderr, whether to go on; if not, the command ends here.
+
+        Raises:
+            InvalidInputError: nobody is there to answer.
+        """
+        import typer
+
+        from vxdata.errors import InvalidInputError
+
+        if not sys.stdin.isatty():
+            raise InvalidInputError("nobody is at the terminal to confirm it; pass --yes to do it without asking.")
+        if not typer.confirm(question, err=True):
+            self.note("Nothing was written.")
+            raise typer.Exit
+
     def restore_terminal(self) -> None:
         """Show the cursor again, which a list of steps hides."""
         self._stderr.show_cursor(True)

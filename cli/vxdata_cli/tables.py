@@ -26,6 +26,36 @@ def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Table:
     return table
 
 
+def count_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """Return what was done in each namespace, a column for each kind: kind → namespace → count."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("namespace")
+    for kind in counts:
+        table.add_column(kind, justify="right")
+    for namespace in dict.fromkeys(name for of_kind in counts.values() for name in of_kind):
+        table.add_row(namespace, *(f"{of_kind.get(namespace, 0):,}" for of_kind in counts.values()))
+    return table
+
+
+def commit_table(commits: "pl.DataFrame") -> Table:
+    """Return commits as lines; the id is never cut, what comes after it is where the terminal is too narrow."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("committed (UTC)", no_wrap=True, min_width=16)
+    table.add_column("commit", no_wrap=True, min_width=32)
+    for name in ("operation", "namespace", "rows", "author", "reason"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for row in commits.iter_rows(named=True):
+        at = f"{row['committed_at']:%Y-%m-%d %H:%M}" if row["committed_at"] else ""
+        told = (row[name] or "" for name in ("author", "reason"))
+        table.add_row(at, row["commit_id"] or "", row["operation"] or "", row["namespace"], _changes(row), *told)
+    return table
+
+
+def _changes(row: Mapping[str, Any]) -> str:
+    signs = (("created", "+"), ("updated", "~"), ("deleted", "-"))
+    return " ".join(f"{sign}{row[name]:,}" for name, sign in signs if row[name])
+
+
 def frame_table(frame: "pl.DataFrame", most: int = 10) -> Table:
     """Return the first rows of a data frame; where the terminal is too narrow, the last column is cut."""
     rest = f"and {frame.height - most:,} more rows" if frame.height > most else None

@@ -29,8 +29,15 @@ def environment() -> dict[str, str]:
 
 
 def run(*args: str | Path, command: tuple[str, ...] = VXDATA) -> subprocess.CompletedProcess[str]:
-    """Run `vxdata` with pipes as stdout and stderr."""
-    return subprocess.run([*command, *map(str, args)], env=environment(), capture_output=True, text=True, timeout=120)
+    """Run `vxdata` with pipes as stdout and stderr, and nobody to answer."""
+    return subprocess.run(
+        [*command, *map(str, args)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def start_on_terminal(*args: str | Path, columns: int = 80) -> tuple[subprocess.Popen[bytes], int]:
