@@ -59,15 +59,21 @@ def effects_of(lives: pl.LazyFrame, commit_id: str, undone_by: Collection[str]) 
         identifier; kind: created, updated or deleted; before: the `valid_from` of the version before the commit, null
         if there was none; state: open (as the commit left it), undone, or changed; changed_by: the newest commit.
     """
-    is_written, is_ended = pl.col("commit_id") == commit_id, (pl.col("ended_by") == commit_id).fill_null(False)
-    found = lives.group_by("identifier", maintain_order=True).agg(
-        (is_written | is_ended).any().alias("_is_touched"),
-        pl.col("valid_from").filter(is_ended & ~is_written).first().alias("before"),
-        (is_ended & ~is_written).sum().alias("_befores"),
-        pl.col("valid_from").filter(is_written).last().alias("_written"),
-        pl.col("valid_from").filter(is_ended & pl.col("is_deletion")).last().alias("_deleted"),
-        pl.col("valid_from").filter(pl.col("end").is_null()).last().alias("_now"),
-        pl.coalesce("ended_by", "commit_id").last().alias("changed_by"),
+    is_written, is_ended = pl.col("commit_id").eq_missing(commit_id), pl.col("ended_by").eq_missing(commit_id)
+    marked = lives.with_columns(
+        (is_written | is_ended).alias("_is_touched"),
+        _begin(is_ended & ~is_written).alias("before"),
+        _begin(is_written).alias("_written"),
+        _begin(is_ended & pl.col("is_deletion")).alias("_deleted"),
+        _begin(pl.col("end").is_null()).alias("_now"),
+        pl.coalesce("ended_by", "commit_id").alias("changed_by"),
+    )
+    found = marked.group_by("identifier", maintain_order=True).agg(
+        pl.col("_is_touched").any(),
+        pl.col("before").min(),
+        pl.col("before").count().alias("_befores"),
+        pl.col("_written", "_deleted", "_now").max(),
+        pl.col("changed_by").last(),
     )
     is_left = pl.col("_deleted").is_null() | (pl.col("_written") > pl.col("_deleted")).fill_null(False)
     found = found.filter("_is_touched").with_columns(pl.when(is_left).then("_written").alias("_after"))
@@ -92,13 +98,23 @@ def deletions_of(lives: pl.LazyFrame, commit_id: str, root: str) -> pl.LazyFrame
         identifier; before: the `valid_from` of the version that was deleted; is_live, is_last: whether the resource is
         live now, and whether nothing came after that version; changed_by: the newest commit.
     """
-    is_hit = (pl.col("ended_by") == commit_id).fill_null(False) & pl.col("is_deletion")
+    is_hit = pl.col("ended_by").eq_missing(commit_id) & pl.col("is_deletion")
     is_below = (pl.col("identifier") == root) | pl.col("ancestors").list.contains(root)
-    found = lives.group_by("identifier", maintain_order=True).agg(
-        pl.col("valid_from").filter(is_hit & is_below).last().alias("before"),
-        pl.col("end").is_null().any().alias("is_live"),
-        pl.col("valid_from").last().alias("_newest"),
-        pl.coalesce("ended_by", "commit_id").last().alias("changed_by"),
+    marked = lives.with_columns(
+        _begin(is_hit & is_below).alias("before"),
+        pl.col("end").is_null().alias("is_live"),
+        pl.coalesce("ended_by", "commit_id").alias("changed_by"),
+    )
+    found = marked.group_by("identifier", maintain_order=True).agg(
+        pl.col("before").max(),
+        pl.col("is_live").any(),
+        pl.col("valid_from").max().alias("_newest"),
+        pl.col("changed_by").last(),
     )
     is_last = (pl.col("_newest") == pl.col("before")).alias("is_last")
     return found.filter(pl.col("before").is_not_null()).with_columns(is_last).drop("_newest")
+
+
+def _begin(condition: pl.Expr) -> pl.Expr:
+    """The `valid_from` of the versions for which a condition is true: versions stand in order, so max is the last."""
+    return pl.when(condition).then("valid_from")

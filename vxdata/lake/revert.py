@@ -5,7 +5,7 @@ deleted comes back (parents first). Nothing is written unless all of it is as th
 cut off is finished by running it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -25,6 +25,9 @@ from vxdata.lake.planning import NO_LINEAGES, refuse_orphans
 from vxdata.lake.run import remembered, run_commit
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.registry import STANDARD_COLUMNS
+
+_EffectsReader = Callable[[Snapshot], pl.DataFrame]
+_KINDS = (CREATED, UPDATED, DELETED)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,10 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
     if target.undone_by:
         stamp = replace(stamp, commit_id=target.undone_by[0])
     stamp = replace(stamp, undoes=commit_id)
-    revivers = _revivers(lake, target, stamp)
-    doomed = {spec: _doomed(lake.snapshot(spec), target, stamp) for spec in target.specs}
-    removers = {spec: _remover(lake, target, doomed, stamp) for spec in reversed(target.specs)}
+    effects = _effects_reader(target, stamp)
+    revivers = _revivers(lake, target, effects, stamp)
+    doomed = {spec: _open(effects(lake.snapshot(spec)), CREATED)["identifier"] for spec in target.specs}
+    removers = {spec: _remover(lake, effects, doomed, stamp) for spec in reversed(target.specs)}
     plans = [(spec, planner(lake.snapshot(spec))) for part in (revivers, removers) for spec, planner in part.items()]
     planned = _report(plans, None)
     if dry_run:
@@ -107,7 +111,7 @@ def _find_target(lake: Lake, commit_id: str) -> _Target:
     its = [record for record in records if record.get("commit_id") == commit_id]
     if not its:
         raise NotFoundError(f"no commit has the id {commit_id!r}; client.commits.list() shows them.")
-    changed = {record["namespace"] for record in its if any((record.get("counts") or {}).values())}
+    changed = {record["namespace"] for record in its if any((record.get("counts") or {}).get(kind) for kind in _KINDS)}
     if not changed:
         raise InvalidInputError(f"{commit_id!r} ({its[0].get('operation')}) changed no resource: nothing to revert.")
     specs = tuple(spec for spec in all_specs() if spec.namespace in changed)
@@ -115,38 +119,43 @@ def _find_target(lake: Lake, commit_id: str) -> _Target:
     return _Target(commit_id, specs, tuple(dict.fromkeys(undone_by)))
 
 
-def _effects_on(base: Snapshot, target: _Target, stamp: Stamp) -> pl.DataFrame:
-    """Return what the operation did to each resource of a table; see `effects_of`."""
-    rows = rows_among(base, touched_by(base, target.commit_id))
-    return base.collect(effects_of(lifetimes(rows), target.commit_id, [*target.undone_by, stamp.commit_id]))
+def _effects_reader(target: _Target, stamp: Stamp) -> _EffectsReader:
+    """Return what reads, once for each version of a table, what the operation did there; see `effects_of`."""
+    known: dict[tuple[str, int], pl.DataFrame] = {}
+
+    def effects(base: Snapshot) -> pl.DataFrame:
+        key = (base.table_id, base.version)
+        if key not in known:
+            rows = rows_among(base, touched_by(base, target.commit_id))
+            undone_by = [*target.undone_by, stamp.commit_id]
+            known[key] = base.collect(effects_of(lifetimes(rows), target.commit_id, undone_by))
+        return known[key]
+
+    return effects
 
 
 def _open(effects: pl.DataFrame, kind: str) -> pl.DataFrame:
     return effects.filter(pl.col("state") == OPEN, pl.col("kind") == kind)
 
 
-def _doomed(base: Snapshot, target: _Target, stamp: Stamp) -> pl.Series:
-    return _open(_effects_on(base, target, stamp), CREATED)["identifier"]
-
-
 # -- what comes back
 
 
-def _revivers(lake: Lake, target: _Target, stamp: Stamp) -> dict[TableSpec, Planner]:
+def _revivers(lake: Lake, target: _Target, effects: _EffectsReader, stamp: Stamp) -> dict[TableSpec, Planner]:
     """Return the planners of what comes back and of what gets its values of before, root first."""
     planners: dict[TableSpec, Planner] = {}
     promised, planned = NO_LINEAGES, lake.patience.now()
     for spec in target.specs:
-        planners[spec] = _reviver(lake, target, promised, planned, stamp)
+        planners[spec] = _reviver(lake, effects, promised, planned, stamp)
         rows = planners[spec](lake.snapshot(spec)).rows
         promised = pl.concat([promised, lineage_of(rows.filter(pl.col("closes").is_null()))])
     return planners
 
 
-def _reviver(lake: Lake, target: _Target, promised: pl.DataFrame, planned: datetime, stamp: Stamp) -> Planner:
+def _reviver(lake: Lake, effects: _EffectsReader, promised: pl.DataFrame, planned: datetime, stamp: Stamp) -> Planner:
     def plan(base: Snapshot) -> Plan:
-        view, effects = SteadyView(BaseFirst(base, lake)), _effects_on(base, target, stamp)
-        gone, changed = _open(effects, DELETED), _open(effects, UPDATED)
+        view, found = SteadyView(BaseFirst(base, lake)), effects(base)
+        gone, changed = _open(found, DELETED), _open(found, UPDATED)
         versions = read_versions(base, gone.select("identifier", valid_from="before"))
         named = versions["parent_identifier"].drop_nulls().unique()
         parents = pl.concat(
@@ -157,7 +166,7 @@ def _reviver(lake: Lake, target: _Target, promised: pl.DataFrame, planned: datet
         renewed = scd2.next_rows(_with_values_before(base, changed).lazy(), planned, stamp.commit_id).collect()
         rows = pl.concat([revived, renewed.select(revived.columns)])
         counts = {CREATED: revived.height, UPDATED: renewed.height}
-        refused = pl.concat([_changed_since(base, effects), _parentless(base, orphans)])
+        refused = pl.concat([_changed_since(base, found), _parentless(base, orphans)])
         return Plan(rows, _premises(rows), _Undone(counts, refused, view))
 
     return remembered(plan)
@@ -192,12 +201,12 @@ def _refusals(base: Snapshot, rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFra
 # -- what goes
 
 
-def _remover(lake: Lake, target: _Target, doomed: Mapping[TableSpec, pl.Series], stamp: Stamp) -> Planner:
+def _remover(lake: Lake, effects: _EffectsReader, doomed: Mapping[TableSpec, pl.Series], stamp: Stamp) -> Planner:
     planned = lake.patience.now()
 
     def plan(base: Snapshot) -> Plan:
         view = SteadyView(BaseFirst(base, lake))
-        made = _open(_effects_on(base, target, stamp), CREATED)["identifier"]
+        made = _open(effects(base), CREATED)["identifier"]
         rows = plan_closings(base.spec, read_current(base, made), planned, False, stamp.commit_id).rows
         undone = _Undone({DELETED: rows.height}, _with_children(view, base, made, doomed), view)
         return Plan(rows, Premises(made, childless=made), undone)
@@ -246,7 +255,7 @@ def _refuse(commit_id: str, refused: pl.DataFrame) -> None:
 
 
 def _report(plans: list[tuple[TableSpec, Plan]], commit_id: str | None) -> RevertReport:
-    counts: dict[str, dict[str, int]] = {CREATED: {}, UPDATED: {}, DELETED: {}}
+    counts: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
     for spec, plan in plans:
         for kind, count in plan.report.counts.items():
             counts[kind] |= {spec.namespace: count} if count else {}
