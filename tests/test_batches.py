@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.support import stepping
 from tests.support.broken import RULES
+from tests.support.cli import PROSTATE, first_release, run, write_release
 from tests.support.stepping import Puts, Step, Writer, lost_answer, open_client
 from vxdata.errors import InvalidInputError
 from vxdata.lake.archive import archive_commits
@@ -184,6 +188,45 @@ def test_a_batch_whose_answer_is_lost_is_done_once(client: Client, puts: Puts) -
     assert load(client).created == 1
     assert load(client).already_committed
     assert len(client.patients.history(P)) == 1
+
+
+KILLED_AFTER_ITS_COMMIT = """
+import os, signal, sys
+import polars as pl
+from vxdata.lake.table import Table
+from vxdata.sdk import Client
+
+put = Table.put_commit
+
+def put_and_die(*args):
+    put(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Table.put_commit = put_and_die
+Client(sys.argv[1]).patients.upsert(pl.read_json(sys.argv[2]), batch_id=sys.argv[3])
+"""
+
+
+def test_a_process_that_was_killed_after_its_commit_has_written_the_batch(client: Client, tmp_path: Path) -> None:
+    PATIENTS.write_json(tmp_path / "frame.json")
+    done = run(client.uri, tmp_path / "frame.json", ID, command=(sys.executable, "-c", KILLED_AFTER_ITS_COMMIT))
+    assert done.returncode == -signal.SIGKILL
+    client.patients.update(P, {"birthyear": 1951})
+    assert load(client).already_committed
+    assert year(client) == 1951
+
+
+def test_the_command_line_loads_a_release_once(tmp_path: Path) -> None:
+    rows = first_release().filter(pl.col("collection_id") == PROSTATE).head(5)
+    index = write_release(tmp_path / "7", rows, 7)
+    args = ("ingest", "idc", "--uri", tmp_path / "lake", "--index", index, "--batch-id", ID, "--json")
+    first = json.loads(run(*args).stdout)
+    client = Client(tmp_path / "lake")
+    edited = client.patients.query().collect()["identifier"][0]
+    client.patients.update(edited, {"sex": "mended by hand"})
+    again = json.loads(run(*args).stdout)
+    assert [told["already_committed"] for told in (first, again)] == [False, True]
+    assert client.patients.retrieve(edited).payload.sex == "mended by hand"
 
 
 # two runs at once

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from deltalake.schema import Field, PrimitiveType
 
 from tests.support import stepping
+from tests.support.broken import RULES
 from tests.support.stepping import Puts, Step, Writer, lost_answer, open_client
 from tests.test_delete import NAMESPACES, PARENTS, TREE, live
 from vxdata.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
@@ -251,6 +252,22 @@ def test_a_parent_that_goes_meanwhile_is_named(client: Client, puts: Puts) -> No
 
 
 # the tests can fail
+
+
+@pytest.mark.parametrize("rule", ["premises", "orphans"])
+def test_without_the_rule_a_race_does_harm(
+    client: Client, puts: Puts, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    RULES[rule](monkeypatch)
+    client.volumes.delete("volume/1")
+    writer = Writer(lambda: open_client(client.uri).volumes.restore("volume/1")).run_to(Step.WRITTEN)
+    if rule == "premises":
+        client.volumes.restore("volume/1")
+    else:
+        client.imaging_studies.delete("imagingstudy/1")
+    writer.finish()
+    volumes = open_client(client.uri).volumes.query().collect()["identifier"].to_list()
+    assert volumes.count("volume/1") == (2 if rule == "premises" else 1)
 
 
 def test_without_looking_at_closings_a_delete_in_the_tail_is_not_found(

@@ -13,12 +13,12 @@ import deltalake
 import polars as pl
 import pytest
 
-from vxdata.lake import commit, create, delete, log, planning, scd2, table, update, upsert
+from vxdata.lake import commit, create, delete, log, planning, restore, revert, scd2, table, update, upsert
 from vxdata.lake.log import LogEntry
 from vxdata.lake.lookup import read_current
 from vxdata.schemas.columns import INSTANT
 
-WRITERS = (create, delete, planning, update, upsert)
+WRITERS = (create, delete, planning, restore, revert, update, upsert)
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
