@@ -56,7 +56,9 @@ def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
 
 def newest_archived(table: Table, newest: int) -> Iterator[dict[str, Any]]:
     """Return the archived records of a table up to a version, newest first, each version once; files as needed."""
-    ranges = sorted(((last, first, key) for first, last, key in _ranges(table)), reverse=True)
+    ranges = sorted(
+        ((last, first, key) for first, last, key in archived_ranges(table.store, table.spec.namespace)), reverse=True
+    )
     for _, first, key in ranges:
         if first > newest:
             continue
