@@ -47,6 +47,25 @@ class S3Settings:
     endpoint_url: str | None
     credentials: Callable[[], Credentials]
 
+    def is_versioned(self, bucket: str) -> bool:
+        """Whether a bucket keeps, or kept, old versions of its objects; true where nobody may ask."""
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        c = self.credentials()
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            region_name=self.region,
+            aws_access_key_id=c.access_key_id,
+            aws_secret_access_key=c.secret_access_key,
+            aws_session_token=c.session_token,
+        )
+        try:
+            return bool(client.get_bucket_versioning(Bucket=bucket).get("Status"))
+        except (BotoCoreError, ClientError):
+            return True
+
     @property
     def is_plain_http(self) -> bool:
         """Whether the endpoint is not encrypted."""

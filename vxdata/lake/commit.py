@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, TypeVar
 
@@ -45,15 +45,22 @@ class Patience:
 
     Attributes:
         deadline_seconds: no PUT starts later than this after the first try.
+        grace_seconds: how long a PUT may take that starts at the deadline.
         now: the clock that `valid_from` comes from, UTC.
         monotonic: the clock of the deadline, seconds.
         sleep: waits for some seconds.
     """
 
     deadline_seconds: float = DEADLINE_SECONDS
+    grace_seconds: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def settled_after(self) -> timedelta:
+        """How long after a moment no writer can commit any more that had begun to commit by then."""
+        return timedelta(seconds=self.deadline_seconds + self.grace_seconds)
 
     def wait(self, tries: int, most_seconds: float) -> None:
         """Wait a little, with jitter, longer after each try up to a limit."""

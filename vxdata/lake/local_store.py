@@ -109,6 +109,10 @@ class LocalStore:
         with translated(self.uri, f"delete {key} of"):
             (self.root / key).unlink(missing_ok=True)
 
+    def keeps_old_objects(self) -> bool:
+        """See `Store`."""
+        return False
+
     def probe(self) -> None:
         """A file system's link is atomic: nothing to ask."""
 

@@ -92,6 +92,10 @@ class S3Store:
         with translated(self.uri, f"delete {key} of"):
             self._objects.delete(key)
 
+    def keeps_old_objects(self) -> bool:
+        """See `Store`. Who may not ask is told so by no answer, and the worse is assumed."""
+        return self._settings.is_versioned(self._bucket)
+
     def probe(self) -> None:
         """See `Store`."""
         key = f"_vxdata/probe-{uuid.uuid4().hex}"

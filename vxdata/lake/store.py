@@ -64,6 +64,9 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
 
+    def keeps_old_objects(self) -> bool:
+        """Whether what is deleted or written over stays readable, as in a bucket with object versioning."""
+
     def probe(self) -> None:
         """Check that a conditional write is honoured here.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vxdata.errors import InvalidInputError, did_you_mean
 
 if TYPE_CHECKING:
+    from vxdata.lake.erase import Erasure
     from vxdata.lake.vacuum import VacuumReport
     from vxdata.lake.verify import VerifyReport
     from vxdata.schemas import response as r
@@ -231,6 +232,41 @@ class Client:
 
         told = progress or (lambda _: None)
         return compact(self._session, namespaces, datasources=datasources, policy=policy, reason=reason, progress=told)
+
+    def erase(
+        self,
+        identifier: str,
+        *,
+        reason: str,
+        dry_run: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> "Erasure":
+        """Remove every version of a resource and of all its descendants from the lake, its past included.
+
+        A consent was withdrawn. By default only the plan is returned. It takes a minute or two, because writers that
+        are under way are waited for; a run that was killed is gone on with by running it again. A record without
+        personal data stays.
+
+        Args:
+            identifier: the resource, live or not.
+            reason: why; it is kept, so it must not name the resource.
+            dry_run: only say what would be removed.
+            progress: told what is being done.
+
+        Raises:
+            NotFoundError: nothing in the lake tells of the resource.
+            InvalidInputError: no reason, or one that names the resource.
+            StorageError: it stopped on the way; run it again.
+        """
+        from vxdata.lake.erase import erase, plan_erasure
+        from vxdata.schemas.identifiers import check_identifier
+
+        check_identifier(identifier)
+        if not isinstance(reason, str) or not reason.strip():
+            raise InvalidInputError("erase: a reason is kept with the record; write, for example, 'consent withdrawn'.")
+        stamp, lake = self._session.stamp("erase", reason), self._session.lake
+        told = progress or (lambda _: None)
+        return plan_erasure(lake, identifier) if dry_run else erase(lake, identifier, stamp, told)
 
     # -- namespaces
 

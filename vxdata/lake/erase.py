@@ -1,0 +1,259 @@
+"""Erasure: every version of a resource and of its descendants leaves the lake, its past included.
+
+In this order, so that a kill at any instant is mended by running it again:
+
+    1  a record is put: when, why, who, a salted hash of the identifier, no personal data
+    2  every table that holds such rows gets a commit that replaces their files, root first; a writer of such rows that
+       is under way finds its premises broken and plans again, on a state without them
+    3  writers that planned before, in other tables, may still commit until their deadline: wait for it, look again
+    4  what still tells of the rows is made to forget them (`forget`): checkpoints, statistics of superseded files in
+       the log, the archive of commits, kept snapshots that need their files
+    5  the superseded and uncommitted files that hold such rows are deleted, last, because they say what there was
+    6  all that is left is looked through (`remains`), and the record says that it is done
+
+Source: design of record, sections 5 (b: an erasure changes premises; the log) and 8.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec, table_spec
+from vxdata.errors import InvalidInputError, NotFoundError, StorageError
+from vxdata.lake.commit import Premises, Rewrite, Stamp, rewrite
+from vxdata.lake.datafile import DataFile, checked_folder, write_data_files
+from vxdata.lake.erasure_record import Record, begin_record, find_record, finish_record
+from vxdata.lake.forget import forget, kept_of, named_by_log
+from vxdata.lake.lake import Lake
+from vxdata.lake.remains import find_remains
+from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.store import StoredObject
+from vxdata.lake.traces import TableTraces, Traces, find_in_table, find_traces, is_of, list_columns, points_to
+from vxdata.schemas.identifiers import type_of
+from vxdata.schemas.registry import registry
+
+Progress = Callable[[str], None]
+"""Told what is being done from now on."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What an erasure removed, or would remove.
+
+    Attributes:
+        tables: namespace, resources, versions, rows, live_files, old_files (superseded and uncommitted).
+        kept_snapshots: names of kept snapshots that do not open any more.
+        pointing: namespace, identifier: resources that stay and point there; they lose the reference, in all versions.
+        blobs: addresses of blobs of the erased resources; they are not deleted.
+        out_of_reach: what an erasure does not reach, in words.
+        left: what still tells of the resource after it, in words, and what to do; empty if nothing does.
+        is_dry_run: whether nothing was changed.
+        record_id: the record of the erasure, `_vxdata/erasures/<id>.json`; None in a dry run.
+    """
+
+    tables: pl.DataFrame
+    kept_snapshots: tuple[str, ...]
+    pointing: pl.DataFrame
+    blobs: tuple[str, ...]
+    out_of_reach: tuple[str, ...]
+    is_dry_run: bool
+    left: tuple[str, ...] = ()
+    record_id: str | None = None
+
+
+def plan_erasure(lake: Lake, identifier: str) -> Erasure:
+    """Say what an erasure would remove; nothing is changed.
+
+    Raises:
+        NotFoundError: no lake is here, or nothing in it tells of the resource.
+    """
+    lake.prepare_write(needs_lake=True)
+    traces = _find(lake, identifier)
+    if traces.is_empty and find_record(lake.store, identifier) is None:
+        raise NotFoundError(f"{identifier!r}: no file of the lake tells of it.")
+    return _described(lake, traces, is_dry_run=True)
+
+
+def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda _: None) -> Erasure:
+    """Erase a resource and all its descendants; see the module.
+
+    Args:
+        lake: the lake.
+        identifier: the resource.
+        stamp: who and why; the reason is kept.
+        progress: told what is being done.
+
+    Raises:
+        NotFoundError: no lake is here, or nothing in it tells of the resource.
+        InvalidInputError: the reason names the resource, and would be kept.
+        ConflictError, CommitUnknownError, StorageError: it stopped on the way; run it again.
+    """
+    _refuse_telling_reason(identifier, stamp.reason)
+    lake.prepare_write(needs_lake=True)
+    progress("look through all files")
+    traces = _find(lake, identifier)
+    record = find_record(lake.store, identifier)
+    if traces.is_empty and record is None:
+        raise NotFoundError(f"{identifier!r}: no file of the lake tells of it.")
+    planned = _described(lake, traces, is_dry_run=False)
+    if record is not None and record.is_done and traces.is_empty:
+        return replace(planned, left=record.left, record_id=record.record_id)
+    lake.begin_write()
+    if record is None or record.is_done:
+        record = begin_record(lake.store, identifier, stamp, lake)
+    known = traces
+    while traces.is_live or not record.is_settled:
+        for table in traces.tables:
+            if table.live:
+                progress(f"take rows out of {table.spec.namespace}")
+                _take_out(lake, table.spec, traces, stamp)
+        record = _settle(lake, record, progress)
+        traces = _find(lake, identifier)
+        known = _together(known, traces)
+    progress("make the log forget")
+    forget(lake, known)
+    _delete_files(lake, identifier, progress)
+    progress("look through all that is left")
+    remains = find_remains(lake, known)
+    counts = {name: int(planned.tables[name].sum()) for name in ("resources", "versions", "rows")}
+    finish_record(lake.store, record, counts, remains)
+    return replace(planned, left=remains, record_id=record.record_id)
+
+
+def _find(lake: Lake, identifier: str) -> Traces:
+    return find_traces(lake, table_spec(registry().of_type(type_of(identifier))), identifier)
+
+
+def _together(one: Traces, other: Traces) -> Traces:
+    """Return what two looks found, for what has to be forgotten."""
+    before = {table.spec: table for table in one.tables}
+    return replace(other, tables=tuple(_joined(before.get(table.spec, table), table) for table in other.tables))
+
+
+def _joined(one: TableTraces, other: TableTraces) -> TableTraces:
+    dead = {found.key: found for found in (*one.dead, *other.dead)}
+    return replace(
+        other,
+        dead=tuple(dead.values()),
+        identifiers=one.identifiers | other.identifiers,
+        values={**other.values, **one.values},
+    )
+
+
+def _refuse_telling_reason(identifier: str, reason: str | None) -> None:
+    if reason is not None and identifier in reason:
+        raise InvalidInputError(
+            "the reason is kept for ever, so it must not name the resource; write, for example, 'consent withdrawn'."
+        )
+
+
+# -- 2: taking rows out
+
+
+def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None:
+    def take_out(base: Snapshot) -> Rewrite | None:
+        table = find_in_table(base, traces.identifier, traces.identifiers)
+        files = base.files.filter(pl.col("key").is_in(list(table.live)))
+        if files.is_empty():
+            return None
+        names = traces.identifiers | table.identifiers
+        added = [new for key in files["key"] for new in _rewritten(base, key, traces.identifier, names)]
+        touched = pl.Series(sorted(names), dtype=pl.String)
+        return Rewrite(added, files, {"erased": table.rows}, Premises(touched, childless=touched))
+
+    rewrite(lake.table(spec), take_out, stamp, lake.patience)
+
+
+def _rewritten(base: Snapshot, key: str, identifier: str, names: frozenset[str]) -> list[DataFile]:
+    """Write the rows of a file that stay, without what points to those that do not; none if none stays."""
+    with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
+        root = checked_folder(base.store, base.spec.namespace, [key], Path(folder))
+        rows = base.rows_of(base.files.filter(pl.col("key") == key), root=root).filter(~is_of(identifier))
+        cleaned = rows.with_columns(_without(name, names) for name in list_columns(base))
+        staying = cleaned.select(list(base.columns)).collect()
+    return write_data_files(base.store, base.spec.namespace, staying)
+
+
+def _without(name: str, names: frozenset[str]) -> pl.Expr:
+    """Return a list column without some elements; lists that hold none of them stay as they are."""
+    erased = pl.Series(sorted(names), dtype=pl.String).implode()
+    kept = pl.col(name).list.eval(pl.element().filter(~pl.element().is_in(erased).fill_null(False)))
+    return pl.when(points_to([name], names)).then(kept).otherwise(pl.col(name)).alias(name)
+
+
+# -- 3: writers that were under way
+
+
+def _settle(lake: Lake, record: Record, progress: Progress) -> Record:
+    """Wait until no writer can commit any more that planned before the rows were taken out."""
+    if not record.is_settled:
+        wait = lake.patience.settled_after.total_seconds()
+        progress(f"wait {wait:.0f} s for writers that were under way")
+        lake.patience.sleep(wait)
+    return replace(record, is_settled=True)
+
+
+# -- 5: deleting files
+
+
+def _delete_files(lake: Lake, identifier: str, progress: Progress) -> None:
+    """Delete the superseded and the uncommitted files that hold rows; young ones may still be committed."""
+    while True:
+        traces = _find(lake, identifier)
+        if traces.is_live:
+            raise StorageError(
+                "rows of the resource came back while they were erased; run it again.",
+                uri=lake.store.uri, operation="erase from", retryable=True,
+            )  # fmt: skip
+        waiting = [found for table in traces.tables for found in _undeleted(lake, table)]
+        if not waiting:
+            return
+        progress(f"wait for writers that may still commit {len(waiting)} files")
+        lake.patience.sleep(1.0)
+
+
+def _undeleted(lake: Lake, table: TableTraces) -> Iterator[StoredObject]:
+    """Delete the files of one table that no writer can commit any more, and return the others."""
+    namespace = table.spec.namespace
+    done = {f"{namespace}/{key}" for key in named_by_log(lake.store, namespace)} if table.dead else set()
+    for found in table.dead:
+        if found.key in done or lake.patience.now() - found.modified > lake.patience.settled_after:
+            lake.store.delete(found.key)
+        else:
+            yield found
+
+
+# -- the report
+
+
+def _described(lake: Lake, traces: Traces, *, is_dry_run: bool) -> Erasure:
+    held = [table for table in traces.tables if table.doomed]
+    rows = [(t.spec.namespace, len(t.identifiers), t.versions, t.rows, len(t.live), len(t.dead)) for t in held]
+    schema = {"namespace": pl.String(), **dict.fromkeys(("resources", "versions", "rows"), pl.Int64())}
+    schema |= dict.fromkeys(("live_files", "old_files"), pl.Int64())
+    pointing = [(t.spec.namespace, name) for t in held for name in t.pointing]
+    return Erasure(
+        pl.DataFrame(rows, schema=schema, orient="row"),
+        kept_of(lake.store, traces),
+        pl.DataFrame(pointing, schema={"namespace": pl.String(), "identifier": pl.String()}, orient="row"),
+        tuple(sorted({address for t in held for address in t.blobs})),
+        _out_of_reach(lake, traces),
+        is_dry_run,
+    )
+
+
+def _out_of_reach(lake: Lake, traces: Traces) -> tuple[str, ...]:
+    words = []
+    if lake.store.keeps_old_objects():
+        words.append(
+            "the bucket keeps old versions of its objects: those of the erased files stay until its own rules, or its "
+            "administrator, remove them"
+        )
+    if type_of(traces.identifier) == "datasource":
+        words.append("the datasource's name stands in the paths of its old files, in the log, until it is trimmed")
+    if any(table.blobs for table in traces.tables):
+        words.append("blobs are listed, not deleted")
+    return tuple(words)

@@ -1,0 +1,123 @@
+"""Making the log, the archive and kept snapshots forget erased rows.
+
+Log entries are not deleted: a warm client looks for the entry after the one it knows, and a writer PUTs its entry where
+none is; both would be wrong if one vanished that is young. An entry is put again without the statistics of files that
+are gone, and without words that name what was erased. Old checkpoints are deleted once a newer one stands for them.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import unquote
+
+from vxdata.catalog.table import TableSpec
+from vxdata.errors import StorageError
+from vxdata.lake.archive import archived_ranges
+from vxdata.lake.checkpoint import settle_log
+from vxdata.lake.checkpoints import list_log
+from vxdata.lake.kept import drop, manifests
+from vxdata.lake.lake import Lake
+from vxdata.lake.mentions import Mentions
+from vxdata.lake.store import Store
+from vxdata.lake.table import Table
+from vxdata.lake.traces import TableTraces, Traces
+
+_READERS = 8
+
+
+def forget(lake: Lake, traces: Traces) -> None:
+    """Make everything but data files forget what was erased.
+
+    Args:
+        lake: the lake.
+        traces: what was found of it, before and after its rows were taken out.
+
+    Raises:
+        StorageError: the store failed; running it again goes on.
+    """
+    mentions = Mentions.of(traces)
+    for table in traces.tables:
+        if table.doomed or table.identifiers:
+            _forget_checkpoints(lake.table(table.spec))
+        _forget_entries(lake.store, table, set(lake.snapshot(table.spec).files["key"]), mentions)
+        _forget_archive(lake.store, table.spec, mentions)
+    for name in kept_of(lake.store, traces):
+        drop(lake.store, name)
+
+
+def kept_of(store: Store, traces: Traces) -> tuple[str, ...]:
+    """Return the names of the kept snapshots that need files which hold erased rows."""
+    doomed = {f"{table.spec.namespace}/{key}" for table in traces.tables for key in table.doomed}
+    return tuple(m.record().name for m in manifests(store) if doomed.intersection(m.all_files()))
+
+
+def named_by_log(store: Store, namespace: str) -> set[str]:
+    """Return the keys of all files that entries of a table's log add or remove."""
+    return {key for _, actions in _entries(store, namespace) for key in _paths(actions)}
+
+
+def _paths(actions: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for action in actions:
+        for kind in ("add", "remove"):
+            if kind in action:
+                yield unquote(action[kind]["path"])
+
+
+def _entries(store: Store, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Return each log entry that is there: its key and its actions."""
+    keys = [found.key for _, found in sorted(list_log(store, namespace).entries.items())]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for key, data in zip(keys, pool.map(store.get, keys), strict=True):
+            if data:
+                yield key, [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+
+
+def _forget_checkpoints(table: Table) -> None:
+    """Write a checkpoint of the newest version, make sure that it opens, and delete the older ones."""
+    version = table.listed_snapshot().version
+    settle_log(table)
+    log = list_log(table.store, table.spec.namespace)
+    newest = log.newest_checkpoint
+    if newest < version or Table(table.store, table.spec).open_from_log(newest) is None:
+        raise StorageError(
+            "the new checkpoint cannot be read, so the older ones were not deleted; run it again.",
+            uri=table.uri, operation="erase from", retryable=True,
+        )  # fmt: skip
+    for older in (v for v in log.checkpoints if v < newest):
+        for files in log.checkpoints[older]:
+            for found in files:
+                table.store.delete(found.key)
+
+
+def _forget_entries(store: Store, table: TableTraces, live: set[str], mentions: Mentions) -> None:
+    present = {key.removeprefix(f"{table.spec.namespace}/") for key in store.list_keys(table.spec.namespace)}
+    for key, actions in _entries(store, table.spec.namespace):
+        redacted = [_redacted(action, table.doomed, live, present, mentions) for action in actions]
+        if redacted != actions:
+            lines = (json.dumps(action, ensure_ascii=False, separators=(",", ":")) for action in redacted)
+            store.put(key, ("\n".join(lines) + "\n").encode())
+
+
+def _redacted(
+    action: dict[str, Any], doomed: set[str], live: set[str], present: set[str], mentions: Mentions
+) -> dict[str, Any]:
+    """Return an action without the statistics of a file that is gone or will be, and without telling words."""
+    if "commitInfo" in action:
+        return {"commitInfo": mentions.without(action["commitInfo"])}
+    add = action.get("add")
+    if add is None or not add.get("stats"):
+        return action
+    key = unquote(add["path"])
+    if key in live or (key in present and key not in doomed):
+        return action
+    rows = json.loads(add["stats"]).get("numRecords")
+    return {"add": {**add, "stats": json.dumps({"numRecords": rows})}}
+
+
+def _forget_archive(store: Store, spec: TableSpec, mentions: Mentions) -> None:
+    for _, _, key in archived_ranges(store, spec.namespace):
+        records = [json.loads(line) for line in (store.get(key) or b"").decode().splitlines()]
+        redacted = [mentions.without(record) for record in records]
+        if redacted != records:
+            store.put(key, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in redacted).encode())

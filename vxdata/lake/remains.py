@@ -1,0 +1,114 @@
+"""What is left of an erased resource: a look through every file below the lake, decoded.
+
+Data files: identifiers, lineage, lists, and free texts that name an erased resource. The log: entries and checkpoints
+with their statistics. The lake's own folder: the archive of commits, kept snapshots.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec
+from vxdata.lake.format import OWN_FOLDER
+from vxdata.lake.kept import manifests
+from vxdata.lake.lake import Lake
+from vxdata.lake.log import LOG_FOLDER
+from vxdata.lake.mentions import Mentions
+from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.store import Store
+from vxdata.lake.traces import Traces, find_traces
+from vxdata.schemas.registry import STANDARD_COLUMNS
+
+
+def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
+    """Look through every file below the lake for what tells of erased resources.
+
+    Returns:
+        One sentence for each place, with what to do; never what is stored there.
+    """
+    mentions = Mentions.of(traces)
+    places = [*_in_files(lake, traces)]
+    for table in traces.tables:
+        places += _in_texts(lake.snapshot(table.spec), mentions)
+        places += _in_log(lake.store, table.spec, mentions, traces.identifier)
+    return (*places, *_in_own_folder(lake.store, mentions))
+
+
+def _in_files(lake: Lake, traces: Traces) -> Iterator[str]:
+    root = next(table.spec for table in traces.tables if table.spec.type_name == traces.identifier.partition("/")[0])
+    for table in find_traces(lake, root, traces.identifier).tables:
+        if table.doomed:
+            yield f"{table.spec.namespace}: {len(table.doomed)} data files hold rows of it; run it again"
+
+
+def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
+    """Free texts that name an erased resource: nobody but a person can say what to do with them."""
+    texts = [n for n, dtype in snapshot.all_columns.items() if dtype == pl.String and n not in STANDARD_COLUMNS]
+    names = sorted(mentions.identifiers)
+    for name in texts:
+        may_name = pl.col(name).str.contains_any(names)
+        found = snapshot.collect(snapshot.rows.select(name).filter(may_name)).to_series()
+        count = sum(map(mentions.are_in, found))
+        if count:
+            yield f"{snapshot.spec.namespace}.{name}: {count} rows of other resources name it; edit and erase them"
+
+
+def _in_log(store: Store, spec: TableSpec, mentions: Mentions, identifier: str) -> Iterator[str]:
+    """The texts of log entries and checkpoints; paths of a datasource's files name it until the log is trimmed."""
+    skipped = {"path", "partitionValues"} if identifier.startswith("datasource/") else set()
+    for key in store.list_keys(f"{spec.namespace}/{LOG_FOLDER}"):
+        data = store.get(key)
+        if data is not None:
+            actions = _checkpoint_actions(data) if key.endswith(".parquet") else _json_actions(data)
+            if any(_tells(spec.namespace, action, mentions, skipped) for action in actions):
+                yield f"{key} still tells of it; run it again"
+
+
+def _json_actions(data: bytes) -> list[Any]:
+    return [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+
+
+def _checkpoint_actions(data: bytes) -> list[Any]:
+    frame = pl.read_parquet(io.BytesIO(data))
+    return [{kind: action for kind, action in row.items() if action is not None} for row in frame.iter_rows(named=True)]
+
+
+def _tells(namespace: str, action: dict[str, Any], mentions: Mentions, skipped: set[str]) -> bool:
+    """Whether an action names an erased resource, or holds statistics of its rows."""
+    stats = json.loads((action.get("add") or {}).get("stats") or "{}")
+    if any(map(mentions.are_in, _texts(stats, skipped))) or any(map(mentions.are_in, _texts(action, skipped))):
+        return True
+    bounds = (pair for end in ("minValues", "maxValues") for pair in (stats.get(end) or {}).items())
+    return any(mentions.are_bound(namespace, column, bound) for column, bound in bounds)
+
+
+def _in_own_folder(store: Store, mentions: Mentions) -> Iterator[str]:
+    for key in store.list_keys(OWN_FOLDER):
+        data = store.get(key) if key.endswith((".json", ".ndjson")) else None
+        if data is not None and any(map(mentions.are_in, _texts(_json_actions_of(key, data), set()))):
+            yield f"{key} still tells of it; run it again"
+    for manifest in manifests(store):
+        frames = (manifest.files(namespace) for namespace in manifest.record().tables)
+        if any(mentions.are_in(text) for frame in frames for text in _texts(frame.to_dicts(), set())):
+            yield f"{manifest.key} still tells of it; run it again"
+
+
+def _json_actions_of(key: str, data: bytes) -> Any:
+    return _json_actions(data) if key.endswith(".ndjson") else json.loads(data)
+
+
+def _texts(content: Any, skipped: set[str]) -> Iterator[str]:
+    """Return all texts in JSON content; statistics, which are JSON in a text, are looked at by themselves."""
+    match content:
+        case str():
+            yield content
+        case dict():
+            for name, value in content.items():
+                if name not in skipped and name != "stats":
+                    yield from _texts(value, skipped)
+        case list() | tuple():
+            for value in content:
+                yield from _texts(value, skipped)

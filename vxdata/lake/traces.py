@@ -1,0 +1,214 @@
+"""Traces of a resource: the rows, live or not, that are of it or of its descendants, and those that point there.
+
+Everything that an erasure needs to know is read off the data files themselves, the superseded and the uncommitted ones
+included, because they outlast the rows in the log: an erasure that was killed finds again what it began with.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from vxdata.catalog.table import LINEAGE_COLUMNS, PARTITION_COLUMN, TableSpec, all_specs, descendant_specs
+from vxdata.lake.lake import View
+from vxdata.lake.snapshot import NO_TABLE, Snapshot
+from vxdata.lake.store import StoredObject
+from vxdata.schemas.identifiers import type_of
+from vxdata.schemas.registry import STANDARD_COLUMNS
+
+_DATA_FILE = re.compile(rf"{PARTITION_COLUMN}=[^/]+/[^/]+\.parquet$")
+_BLOB_COLUMNS = re.compile(r"^(path|uri|url)(_|$)|_(path|uri|url)$")
+
+
+@dataclass(frozen=True)
+class TableTraces:
+    """What one table holds of a resource and of its descendants.
+
+    Attributes:
+        spec: the table.
+        live: keys of the live files that hold such rows, or point to such resources.
+        dead: the other data files there that do: superseded ones, and those that no commit names.
+        rows, versions: how many such rows, and how many versions among them, the live files hold.
+        identifiers: of all such rows, in live and dead files.
+        pointing: identifiers of the live rows that point there from elsewhere: those that stay.
+        blobs: addresses of blobs in such rows.
+        values: for each column the texts of such rows that no other row has.
+    """
+
+    spec: TableSpec
+    live: tuple[str, ...] = ()
+    dead: tuple[StoredObject, ...] = ()
+    rows: int = 0
+    versions: int = 0
+    identifiers: frozenset[str] = frozenset()
+    pointing: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def doomed(self) -> set[str]:
+        """The keys of all files that hold traces."""
+        return {*self.live, *(found.key.removeprefix(f"{self.spec.namespace}/") for found in self.dead)}
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a lake holds of a resource and of its descendants, table by table, root first."""
+
+    identifier: str
+    tables: tuple[TableTraces, ...] = field(default=())
+
+    @property
+    def identifiers(self) -> frozenset[str]:
+        """The resource and all its descendants that are found anywhere."""
+        return frozenset({self.identifier}).union(*(table.identifiers for table in self.tables))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether live files hold any."""
+        return any(table.live for table in self.tables)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file holds any."""
+        return not any(table.doomed for table in self.tables)
+
+
+def is_of(identifier: str) -> pl.Expr:
+    """Return the filter of the rows of a resource and of its descendants, whatever became of them."""
+    return (pl.col("identifier") == identifier) | pl.col("ancestors").list.contains(identifier).fill_null(False)
+
+
+def find_traces(view: View, root: TableSpec, identifier: str) -> Traces:
+    """Look through all data files of a lake.
+
+    Args:
+        view: the newest state.
+        root: the table of the resource.
+        identifier: the resource.
+    """
+    below = {root, *descendant_specs(root.type_name)}
+    snapshots = [view.snapshot(spec) for spec in all_specs()]
+    files = [_Files.of(snapshot) for snapshot in snapshots if snapshot.version != NO_TABLE]
+    own = [found.of_resource(identifier, found.snapshot.spec in below) for found in files]
+    names = frozenset({identifier}).union(*(rows["identifier"] for rows in own))
+    return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in zip(files, own, strict=True)))
+
+
+def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) -> TableTraces:
+    """Look through all data files of one table.
+
+    Args:
+        snapshot: its newest state.
+        identifier: the resource.
+        names: the resource and its known descendants in all tables.
+    """
+    files = _Files.of(snapshot)
+    own = files.of_resource(identifier, True)
+    return _in_table(files, own, names.union(own["identifier"]), identifier)
+
+
+def _lineage_of(identifier: str) -> pl.Expr | None:
+    """Return the same filter by the lineage column, where the type has one: row groups are skipped by it."""
+    column = LINEAGE_COLUMNS.get(type_of(identifier))
+    return None if column is None else pl.col(column) == identifier
+
+
+@dataclass(frozen=True)
+class _Files:
+    """All data files of a table that the store lists, and which of them are live."""
+
+    snapshot: Snapshot
+    objects: dict[str, StoredObject]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "_Files":
+        namespace = snapshot.spec.namespace
+        listed = ((found.key.removeprefix(f"{namespace}/"), found) for found in snapshot.store.list_objects(namespace))
+        return cls(snapshot, {key: found for key, found in listed if _DATA_FILE.match(key)})
+
+    @property
+    def live(self) -> set[str]:
+        return set(self.snapshot.files["key"])
+
+    def rows(self) -> pl.LazyFrame:
+        """Return the rows of all files, with the key of each row's file."""
+        frame = pl.DataFrame(
+            [(key, found.size) for key, found in self.objects.items()],
+            schema={"key": pl.String(), "size": pl.Int64()},
+            orient="row",
+        )
+        if frame.is_empty():
+            return self.snapshot.rows_of(frame).with_columns(pl.lit(None, pl.String).alias(":file"))
+        keys = {self.snapshot.file_url(key): key for key in self.objects}
+        rows = self.snapshot.rows_of(frame, path_column=":url")
+        named = pl.col(":url").replace_strict(list(keys), list(keys.values()), return_dtype=pl.String)
+        return rows.with_columns(named.alias(":file")).drop(":url")
+
+    def of_resource(self, identifier: str, may_hold: bool) -> pl.DataFrame:
+        """Return the rows of a resource and of its descendants, with the key of each row's file.
+
+        Args:
+            identifier: the resource.
+            may_hold: whether the table may hold any.
+        """
+        if not may_hold:
+            return self.snapshot.collect(self.rows().head(0))
+        lineage = _lineage_of(identifier)
+        return self.snapshot.collect(self.rows().filter(is_of(identifier) if lineage is None else lineage))
+
+
+def list_columns(snapshot: Snapshot) -> list[str]:
+    """Return the payload's lists of texts: what may point to other resources."""
+    columns = snapshot.all_columns.items()
+    return [name for name, dtype in columns if dtype == pl.List(pl.String()) and name not in STANDARD_COLUMNS]
+
+
+def points_to(columns: Iterable[str], identifiers: frozenset[str]) -> pl.Expr:
+    """Return the filter of the rows whose lists hold any of some identifiers."""
+    names = pl.Series(sorted(identifiers), dtype=pl.String).implode()
+    return pl.any_horizontal(
+        pl.lit(False),
+        *(pl.col(name).list.eval(pl.element().is_in(names)).list.any().fill_null(False) for name in columns),
+    )
+
+
+def _in_table(files: _Files, own: pl.DataFrame, names: frozenset[str], identifier: str) -> TableTraces:
+    lists, live = list_columns(files.snapshot), files.live
+    pointing = pl.DataFrame(schema={"identifier": pl.String(), ":file": pl.String()})
+    if lists:
+        found = files.rows().filter(points_to(lists, names), ~is_of(identifier))
+        pointing = files.snapshot.collect(found.select("identifier", ":file"))
+    holding = {*own[":file"], *pointing[":file"]}
+    current, staying = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
+    return TableTraces(
+        files.snapshot.spec,
+        tuple(sorted(holding & live)),
+        tuple(files.objects[key] for key in sorted(holding - live)),
+        current.height,
+        int((~current["is_deleted"]).sum()),
+        frozenset(own["identifier"]),
+        tuple(staying["identifier"].unique().sort()),
+        _blobs(own),
+        _own_values(files, own, identifier),
+    )
+
+
+def _blobs(rows: pl.DataFrame) -> tuple[str, ...]:
+    columns = [name for name, dtype in rows.schema.items() if dtype == pl.String and _BLOB_COLUMNS.search(name)]
+    found = {value for name in columns for value in rows[name].drop_nulls().unique()}
+    return tuple(sorted(found))
+
+
+def _own_values(files: _Files, own: pl.DataFrame, identifier: str) -> dict[str, frozenset[str]]:
+    """Return the texts that only such rows have, by column: statistics in the log may hold them."""
+    texts = [name for name, dtype in own.schema.items() if dtype == pl.String and name in files.snapshot.spec.fields]
+    others = files.rows().filter(~is_of(identifier))
+    found = {}
+    for name in texts:
+        values = own[name].drop_nulls().unique()
+        if len(values):
+            shared = others.select(name).join(values.to_frame().lazy(), on=name, how="semi").unique()
+            found[name] = frozenset(values.filter(~values.is_in(files.snapshot.collect(shared)[name].implode())))
+    return found
