@@ -8,10 +8,10 @@ import io
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
 from vxdata.lake.lake import Lake
@@ -33,7 +33,7 @@ def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
     places = [*_in_files(lake, traces)]
     for table in traces.tables:
         places += _in_texts(lake.snapshot(table.spec), mentions)
-        places += _in_log(lake.store, table.spec, mentions, traces.identifier)
+        places += _in_log(lake.snapshot(table.spec), mentions, traces.identifier)
     return (*places, *_in_own_folder(lake.store, mentions))
 
 
@@ -56,14 +56,19 @@ def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
             yield f"{snapshot.spec.namespace}.{name}: {count} rows of other resources name it; edit and erase them"
 
 
-def _in_log(store: Store, spec: TableSpec, mentions: Mentions, identifier: str) -> Iterator[str]:
-    """The texts of log entries and checkpoints; paths of a datasource's files name it until the log is trimmed."""
+def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[str]:
+    """The texts of log entries and checkpoints; paths of a datasource's files name it until the log is trimmed.
+
+    Statistics of live files say no more than their rows, which are looked at by themselves.
+    """
+    store, namespace, live = newest.store, newest.spec.namespace, set(newest.files["key"])
     skipped = {"path", "partitionValues"} if identifier.startswith("datasource/") else set()
-    for key in store.list_keys(f"{spec.namespace}/{LOG_FOLDER}"):
+    for key in store.list_keys(f"{namespace}/{LOG_FOLDER}"):
         data = store.get(key)
         if data is not None:
             actions = _checkpoint_actions(data) if key.endswith(".parquet") else _json_actions(data)
-            if any(_tells(spec.namespace, action, mentions, skipped) for action in actions):
+            superseded = (a for a in actions if "add" not in a or unquote(a["add"]["path"]) not in live)
+            if any(_tells(namespace, action, mentions, skipped) for action in superseded):
                 yield f"{key} still tells of it; run it again"
 
 

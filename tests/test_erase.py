@@ -1,0 +1,348 @@
+"""Erasure: nothing below the lake tells of the resource any more, nothing else is lost, and nobody brings it back.
+
+Source: design of record, section 5 (b: an erasure changes premises); the order of its steps stands in `lake/erase.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.support import stepping
+from tests.support.stepping import Puts, Step, Writer, open_client
+from vxdata.catalog.table import table_spec
+from vxdata.errors import InvalidInputError, NotFoundError, StorageError
+from vxdata.lake import erase as erasing
+from vxdata.lake import forget as forgetting
+from vxdata.lake.commit import Patience
+from vxdata.lake.datafile import write_data_files
+from vxdata.lake.mentions import Mentions
+from vxdata.schemas import Resource
+from vxdata.schemas.payload import VolumePayload
+from vxdata.sdk import Client, F, has_ancestor
+
+X, OTHER = "patient/X 1=a#", "patient/X 1=a#b"
+STUDY, VOLUME = "imagingstudy/X 1=a#/s", "volume/X 1=a#/s/0"
+SECRET = "only this patient's words"
+REASON = "consent withdrawn"
+HASTE = Patience(deadline_seconds=0.2, grace_seconds=0.1)
+
+
+def resource(identifier: str, parent: str | None = None, **payload: Any) -> Resource:
+    return Resource(identifier=identifier, parent_identifier=parent, payload=payload)
+
+
+def fill(client: Client) -> None:
+    """Two patients whose names begin alike, each with a study and volumes; changes, a delete, a compaction, a keep."""
+    tree = [resource("datasource/d")]
+    for name in ("X 1=a#", "X 1=a#b"):
+        tree += [resource(f"patient/{name}", "datasource/d", sex="M")]
+        tree += [resource(f"imagingstudy/{name}/s", f"patient/{name}", study_description="prostate")]
+        for n in range(2):
+            near = [f"volume/X 1=a#/s/{n}", f"volume/X 1=a#b/s/{n}"]
+            path = f"s3://blobs/{name}/{n}.nii.gz"
+            tree.append(resource(f"volume/{name}/s/{n}", f"imagingstudy/{name}/s", path_nii=path, derived_from=near))
+    client.resources.create(tree)
+    client.volumes.update(VOLUME, {"series_description": SECRET}, reason=f"seen with {X}, not with {OTHER}")
+    client.snapshots.keep("before")
+    client.compact()
+    client.volumes.update(VOLUME, {"b_value": 1.0})
+    client.volumes.update(f"volume/{OTHER.removeprefix('patient/')}/s/0", {"b_value": 2.0})
+    client.volumes.delete("volume/X 1=a#/s/1")
+    client.snapshots.keep("after")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    client = open_client(str(tmp_path / "lake"), HASTE)
+    fill(client)
+    return client
+
+
+def erased(client: Client, identifier: str = X) -> Any:
+    return client.erase(identifier, reason=REASON, dry_run=False)
+
+
+def bytes_of(client: Client) -> Iterator[tuple[str, bytes]]:
+    """Everything below the lake, data files decoded: their pages are compressed."""
+    store = client._session.lake.store
+    for key in store.list_keys():
+        data = store.get(key)
+        assert data is not None
+        if key.endswith(".parquet"):
+            data = json.dumps(pl.read_parquet(data).to_dicts(), default=str, ensure_ascii=False).encode()
+        yield key, data
+
+
+def places_of(client: Client, text: str) -> list[str]:
+    """Where a text stands, but for the other patient, whose name begins with this one's."""
+    other = OTHER.removeprefix("patient/").encode()
+    return [key for key, data in bytes_of(client) if text.encode() in data.replace(other, b"")]
+
+
+def test_nothing_below_the_lake_tells_of_it(lake_uri: str) -> None:
+    client = open_client(lake_uri, HASTE)
+    fill(client)
+    assert places_of(client, "X 1=a#")
+    assert erased(client).left == ()
+    assert places_of(client, "X 1=a#") == []
+    assert places_of(client, SECRET) == []
+    assert client.verify().ok
+
+
+def test_every_version_and_every_descendant_is_gone(client: Client) -> None:
+    erased(client)
+    for identifier in (X, STUDY, VOLUME, "volume/X 1=a#/s/1"):
+        with pytest.raises(NotFoundError, match="does not exist"):
+            client.resources.history(identifier)
+    assert client.volumes.query().versions().filter(has_ancestor(X)).count() == 0
+
+
+def test_all_others_keep_every_version(client: Client) -> None:
+    def others() -> list[pl.DataFrame]:
+        queries = (client.patients.query(), client.imaging_studies.query(), client.volumes.query())
+        frames = (
+            q.versions().filter(~F.identifier.startswith(f"{q.as_select().spec.type_name}/X 1=a#/")) for q in queries
+        )
+        return [q.filter(F.identifier != X).sort("identifier", "valid_from").collect() for q in frames]
+
+    before = others()
+    erased(client)
+    pointing = pl.col("derived_from").list.set_difference([VOLUME, "volume/X 1=a#/s/1"])
+    for one, other in zip(before, others(), strict=True):
+        expected = one.with_columns(pointing) if "derived_from" in one.columns else one
+        assert expected.equals(other)
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(client: Client) -> None:
+    before = dict(bytes_of(client))
+    plan = client.erase(X, reason=REASON)
+    counts = {row["namespace"]: (row["resources"], row["versions"], row["rows"]) for row in plan.tables.to_dicts()}
+    assert counts == {"patients": (1, 1, 1), "imaging_studies": (1, 1, 1), "volumes": (2, 4, 5)}
+    assert plan.kept_snapshots == ("after", "before")
+    assert plan.pointing["identifier"].to_list() == ["volume/X 1=a#b/s/0", "volume/X 1=a#b/s/1"]
+    assert plan.blobs == ("s3://blobs/X 1=a#/0.nii.gz", "s3://blobs/X 1=a#/1.nii.gz")
+    assert (plan.is_dry_run, plan.record_id) == (True, None)
+    assert dict(bytes_of(client)) == before
+
+
+def test_kept_snapshots_that_need_its_files_are_dropped_and_do_not_open(client: Client) -> None:
+    token = client.snapshots.list().filter(name="before")["token"].item()
+    erased(client)
+    assert client.snapshots.list().is_empty()
+    with pytest.raises(NotFoundError):
+        Client(client.uri, snapshot=token).patients.query().collect()
+
+
+def test_a_record_without_personal_data_stays(client: Client) -> None:
+    report = erased(client)
+    (key,) = client._session.lake.store.list_keys("_vxdata/erasures")
+    record = json.loads(client._session.lake.store.get(key) or b"")
+    assert record["record_id"] == report.record_id
+    assert (record["author"], record["reason"], record["is_done"]) == ("tester", REASON, True)
+    assert record["counts"] == {"resources": 4, "versions": 6, "rows": 7}
+
+
+def test_what_was_said_of_others_in_the_audit_log_stays(client: Client) -> None:
+    erased(client)
+    reasons = client.commits.list("volumes")["reason"].drop_nulls().to_list()
+    assert reasons == [REASON, f"seen with [erased], not with {OTHER}"]
+
+
+def test_running_it_again_finds_that_it_is_done(client: Client) -> None:
+    first, before = erased(client), dict(bytes_of(client))
+    again = erased(client)
+    assert (again.record_id, again.tables.height) == (first.record_id, 0)
+    assert dict(bytes_of(client)) == before
+
+
+def test_it_can_be_created_again(client: Client) -> None:
+    erased(client)
+    client.patients.create(resource(X, "datasource/d"))
+    assert len(client.patients.history(X)) == 1
+    assert erased(client).tables["resources"].to_list() == [1]
+
+
+def test_a_deleted_resource_is_erased_too(client: Client) -> None:
+    client.patients.delete(X, cascade=True)
+    assert erased(client).left == ()
+    assert places_of(client, "X 1=a#") == []
+
+
+def test_a_whole_datasource_leaves_no_row(client: Client) -> None:
+    report = erased(client, "datasource/d")
+    assert any("paths" in word for word in report.out_of_reach)
+    assert report.left == ()
+    for namespace in (client.datasources, client.patients, client.imaging_studies, client.volumes):
+        assert namespace.query().versions().count() == 0
+
+
+def test_free_text_that_names_it_is_left_to_a_person(client: Client) -> None:
+    client.datasources.update("datasource/d", {"description": f"without {X}."})
+    report = erased(client)
+    assert report.left == ("datasources.description: 1 rows of other resources name it; edit and erase them",)
+
+
+# Beside others
+
+
+@pytest.fixture
+def puts(monkeypatch: pytest.MonkeyPatch) -> Puts:
+    monkeypatch.setattr(erasing, "rewrite", stepping._stepped_rewrite)
+    return stepping.install(monkeypatch)
+
+
+def test_a_writer_that_raced_it_does_not_bring_a_row_back(client: Client, puts: Puts) -> None:
+    other = open_client(client.uri, HASTE)
+    writer = Writer(lambda: other.volumes.update(VOLUME, {"b_value": 5.0})).run_to(Step.WRITTEN)
+    eraser = Writer(lambda: erased(client))
+    while "volumes" not in told(eraser, client):
+        eraser.step()
+    with pytest.raises(NotFoundError):
+        writer.finish()
+    assert eraser.finish().left == ()
+    assert places_of(client, "X 1=a#") == []
+
+
+def told(eraser: Writer, client: Client) -> str:
+    """What was erased so far: the namespaces whose newest commit is of the erasure."""
+    newest = client.commits.list().filter(operation="erase")
+    return " ".join(newest["namespace"])
+
+
+def test_without_premises_it_comes_back_and_the_erasure_says_so(
+    client: Client, puts: Puts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vxdata.lake import commit
+
+    monkeypatch.setattr(commit, "_breaks", lambda *_: False)
+    monkeypatch.setattr(commit._Put, "_is_stale", lambda *_: False)
+    other = open_client(client.uri)
+    writer = Writer(lambda: other.volumes.update(VOLUME, {"b_value": 5.0})).run_to(Step.WRITTEN)
+    eraser = Writer(lambda: erased(client))
+    while "volumes" not in told(eraser, client):
+        eraser.step()
+    writer.finish()
+    assert other.volumes.query().versions().filter(F.identifier == VOLUME).count() == 1
+
+
+def test_rows_that_come_between_plan_and_commit_are_taken_too(client: Client, puts: Puts) -> None:
+    eraser = Writer(lambda: erased(client))
+    eraser.run_to(Step.WRITTEN)  # the patients
+    late = resource("volume/X 1=a#/s/late", STUDY)
+    open_client(client.uri, HASTE).volumes.create(late)
+    assert eraser.finish().left == ()
+    assert places_of(client, "X 1=a#") == []
+
+
+def test_a_child_that_was_planned_before_and_lands_late_is_taken_too(client: Client, puts: Puts) -> None:
+    other = open_client(client.uri, HASTE)
+    writer = Writer(lambda: other.psa_measurements.create(resource("psameasurement/late", X, value=1.0)))
+    writer.run_to(Step.WRITTEN)
+    patient = lambda wait: writer.finish()  # noqa: E731  # while the erasure waits for writers under way
+    slow = Patience(0.2, 0.1, sleep=lambda seconds: swallow(patient, seconds))
+    assert erased(open_client(client.uri, slow)).left == ()
+    assert other.psa_measurements.query().versions().count() == 0
+
+
+def swallow(call: Callable[[float], Any], seconds: float) -> None:
+    """The writer is told that its parent is gone: that is its own affair."""
+    from vxdata.errors import ConflictError
+
+    try:
+        call(seconds)
+    except ConflictError as error:
+        assert "parent was deleted" in str(error)  # noqa: PT017  # it may be called more than once
+
+
+def test_uncommitted_files_are_deleted_once_their_writers_cannot_commit_them(client: Client) -> None:
+    lake = client._session.lake
+    base = lake.snapshot(table_spec(VolumePayload))
+    rows = base.history_of([VOLUME]).head(1)
+    (left,) = write_data_files(lake.store, "volumes", rows)
+    erased(client)
+    assert not lake.store.exists(f"volumes/{left.key}")
+
+
+STAGES = {
+    "after the record": (erasing, "_take_out"),
+    "before waiting": (erasing, "_settle"),
+    "before forgetting": (erasing, "forget"),
+    "before the log": (forgetting, "_forget_entries"),
+    "before kept snapshots": (forgetting, "drop"),
+    "before the files": (erasing, "_delete_files"),
+    "before the last look": (erasing, "find_remains"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_kill_anywhere_is_mended_by_running_it_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*STAGES[stage], killed)
+        with pytest.raises(KeyboardInterrupt):
+            erased(client)
+    again = open_client(client.uri, HASTE)
+    assert erased(again).left == ()
+    assert (places_of(again, "X 1=a#"), places_of(again, SECRET)) == ([], [])
+    assert again.verify().ok
+
+
+def test_a_warm_client_goes_on(client: Client) -> None:
+    warm = open_client(client.uri, HASTE)
+    warm.volumes.query().collect()
+    erased(client)
+    assert warm.volumes.query().filter(has_ancestor(X)).count() == 0
+    warm.patients.create(resource("patient/new", "datasource/d"))
+    assert client.patients.retrieve("patient/new").identifier == "patient/new"
+
+
+def test_a_damaged_file_stops_it_and_nothing_is_lost(client: Client) -> None:
+    (key,) = [k for k in client._session.lake.store.list_keys("patients") if "datasource_id" in k][:1]
+    path = Path(client.uri, key)
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    with pytest.raises(StorageError):
+        erased(client)
+
+
+# What it says, and refuses
+
+
+@pytest.mark.parametrize(
+    ("text", "tells"),
+    [
+        (X, True),
+        (f"of {X}.", True),
+        (f"({X})", True),
+        (OTHER, False),
+        (f"my{X}", False),
+        (f"{X}/1", False),
+        ("patient/X", False),
+    ],
+)
+def test_a_text_tells_of_a_resource_if_it_names_it_and_no_longer_name(text: str, tells: bool) -> None:
+    assert Mentions(frozenset({X}), {}).are_in(text) is tells
+
+
+def test_what_cannot_be_erased_is_refused(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no file of the lake tells of it"):
+        client.erase("patient/unknown", reason=REASON)
+    with pytest.raises(InvalidInputError, match="must not name the resource"):
+        client.erase(X, reason=f"{X} wants it", dry_run=False)
+    with pytest.raises(InvalidInputError, match="a reason is kept"):
+        client.erase(X, reason=" ")
+    with pytest.raises(InvalidInputError, match="no identifier"):
+        client.erase("patient", reason=REASON)
+    with pytest.raises(InvalidInputError, match="read-only"):
+        client.snapshot().erase(X, reason=REASON)
+    with pytest.raises(NotFoundError, match="no lake"):
+        Client(tmp_path / "nothing").erase(X, reason=REASON)
