@@ -87,7 +87,7 @@ def test_a_whole_lake_has_no_findings(lake_uri: str) -> None:
     steps: list[str] = []
     report = client.verify(progress=steps.append)
     assert report.findings.is_empty()
-    assert (report.ok, report.checked["tables"], report.checked["kept_snapshots"]) == (True, 6, 1)
+    assert (report.ok, report.checked["tables"], report.checked["kept_snapshots"]) == (True, 5, 1)
     assert report.checked["rows"] == sum(rows_of(client, name).height for name in ("datasources", "patients")) + 6
     assert "check the rows of patients" in steps
 
@@ -354,14 +354,14 @@ def test_the_findings_come_with_the_worst_first(lake: Path) -> None:
 
 def test_a_flipped_bit_in_a_data_file_is_always_reported(lake: Path) -> None:
     chance, table = random.Random(4), table_of(Client(lake), "patients").listed_snapshot()
-    for _ in range(36):
+    for _ in range(40):
         row = table.files[chance.randrange(table.files.height)]
         path = lake / "patients" / str(row["key"].item())
         flip(path, chance.randrange(path.stat().st_size * 8))
         assert [f.kind for f in verify_files._check_file(table, row, path.stat().st_size)] == ["file-damaged"]
 
 
-FLIPS = {"*.json": 12, "*.checkpoint.parquet": 10, "_last_checkpoint": 2}
+FLIPS = {"*.json": 10, "*.checkpoint.parquet": 8, "_last_checkpoint": 2}
 
 
 @pytest.mark.parametrize("what", FLIPS)
