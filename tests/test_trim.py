@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.stepping import Clock
 from tests.support.upkeep import (
+    ANY_OF_PATIENTS,
     clock_of_today,
     contents,
     interrupting,
@@ -158,17 +159,17 @@ def test_a_kill_at_any_call_leaves_a_table_that_opens_and_can_be_trimmed(
 
     seen, deletes, template = contents(Client(lake)), 0, lake.with_name("template")
     lake.rename(template)
-    for number in (8, 12, 20, 27, 34):
+    for number in (8, 20, 34):
         shutil.rmtree(lake, ignore_errors=True)
         shutil.copytree(template, lake)
-        with pytest.raises(Killed), interrupting(monkeypatch, number, kill) as calls:
+        with pytest.raises(Killed), interrupting(monkeypatch, number, kill, ANY_OF_PATIENTS) as calls:
             trimmed(lake)
         deletes += calls.count("delete")
         assert same(contents(Client(lake)), seen)
         trimmed(lake)
         assert log_of(lake)[1] == log_of(template)[1][-1:]
         assert same(contents(Client(lake)), seen)
-    assert deletes > 20
+    assert deletes > 10
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -125,19 +126,23 @@ def edit_entry(lake: str | Path, namespace: str, version: int, change: Any) -> N
 
 
 CALLS = ("get", "put", "put_new", "delete", "exists", "list_objects", "list_keys")
-CONTESTED = ("_vxdata/snapshots", "_vxdata/vacuum", "patients")
+CONTESTED = re.compile(r"_vxdata/(snapshots|vacuum)|patients(/_delta_log)?$|patients/datasource_id=")
+"""What keeping and vacuum both look at or change."""
+ANY_OF_PATIENTS = re.compile("patients")
 
 
 @contextmanager
-def interrupting(monkeypatch: pytest.MonkeyPatch, number: int, action: Any) -> Iterator[list[str]]:
-    """Run an action right before the n-th contested call of a local store, once; gives the list of those calls."""
+def interrupting(
+    monkeypatch: pytest.MonkeyPatch, number: int, action: Any, keys: re.Pattern[str] = CONTESTED
+) -> Iterator[list[str]]:
+    """Run an action right before the n-th call of a local store for some keys; gives the list of those calls."""
     made: list[str] = []
     is_busy = False
 
     def wrapped(name: str, original: Any) -> Any:
         def call(store: LocalStore, *args: Any) -> Any:
             nonlocal is_busy
-            if not is_busy and str(args[0] if args else "").startswith(CONTESTED):
+            if not is_busy and keys.match(str(args[0] if args else "")):
                 made.append(name)
                 if len(made) == number:
                     is_busy = True
