@@ -37,7 +37,7 @@ STANDARD_COLUMNS = (
 
 RESERVED_NAMESPACES = frozenset(
     {"resources", "storage", "snapshots", "commits", "snapshot", "as_of", "resolve", "compact", "vacuum", "verify"}
-    | {"erase", "namespace", "namespaces", "author", "uri", "close", "token"}
+    | {"erase", "maintain", "info", "namespace", "namespaces", "author", "uri", "close", "token"}
 )
 """Words that the client itself uses, so that no type may take them as its namespace."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vxdata.schemas.registry import PayloadRegistry
     from vxdata.schemas.response import ResourceResponse
     from vxdata.sdk.commits import Commits
+    from vxdata.sdk.maintain import Event, MaintainPolicy, MaintainReport
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
     from vxdata.sdk.snapshots import Snapshots
@@ -212,8 +213,8 @@ class Client:
     ) -> "CompactionReport":
         """Fold what was appended into sorted files of current and of closed versions; no answer changes.
 
-        It runs beside writers and other compactions, makes checkpoints, and archives the commits' metadata. Where
-        there is nothing to do it writes nothing.
+        It runs beside writers and other compactions, makes checkpoints, archives the commits' metadata, and trims the
+        log of what is older than 30 days. Where there is nothing to do it writes nothing.
 
         Args:
             namespaces: the tables; all if none is named.
@@ -232,6 +233,29 @@ class Client:
 
         told = progress or (lambda _: None)
         return compact(self._session, namespaces, datasources=datasources, policy=policy, reason=reason, progress=told)
+
+    def maintain(
+        self,
+        policy: "MaintainPolicy | None" = None,
+        *,
+        reason: str | None = None,
+        event: "Event | None" = None,
+    ) -> "MaintainReport":
+        """Do what is due: compaction, checkpoints, trimming, vacuum and a check of the whole lake, by a policy.
+
+        It is what a scheduler runs; it is safe to run twice at once. See docs/jobs.md.
+
+        Args:
+            policy: what is worth doing; default: `MaintainPolicy()`.
+            reason: why, for the audit log.
+            event: told what happens, as a name and a mapping.
+
+        Raises:
+            StorageError: a file is damaged, or the store failed (then it is retryable).
+        """
+        from vxdata.sdk.maintain import maintain
+
+        return maintain(self._session, policy, reason=reason, event=event or (lambda *_: None))
 
     def erase(
         self,

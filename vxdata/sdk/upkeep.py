@@ -12,6 +12,7 @@ from vxdata.lake.compact import Folded
 from vxdata.lake.compact import compact as fold_all
 from vxdata.lake.foldable import BY_SCHEDULE, FoldPolicy
 from vxdata.lake.snapshot import NO_TABLE
+from vxdata.lake.trim import LEAST_DAYS, trim_log
 from vxdata.sdk.namespace import listed_datasources
 from vxdata.sdk.session import Session
 
@@ -35,17 +36,19 @@ class CompactionReport:
         rounds: one row for each round of a partition: namespace, datasource_id, files_before, files_after, rows (read),
             folded (closings that became ends of versions), bytes_before, bytes_after.
         checkpoints: the tables that got a checkpoint, and its version.
+        trimmed: the tables whose log was trimmed, and how many of its entries went.
         commit_id: the commits' id in the audit log; None if no file was rewritten.
     """
 
     rounds: pl.DataFrame = field(repr=False, compare=False)
     checkpoints: dict[str, int]
+    trimmed: dict[str, int]
     commit_id: str | None = None
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything was written."""
-        return self.commit_id is not None or bool(self.checkpoints)
+        """Whether anything was written or deleted."""
+        return self.commit_id is not None or bool(self.checkpoints) or bool(self.trimmed)
 
 
 def compact(
@@ -54,6 +57,7 @@ def compact(
     *,
     datasources: Sequence[str] | None = None,
     policy: FoldPolicy | None = None,
+    keep_log_days: int = LEAST_DAYS,
     reason: str | None = None,
     progress: Progress = lambda _: None,
 ) -> CompactionReport:
@@ -66,9 +70,11 @@ def compact(
     done = fold_all(lake, specs, policy or FoldPolicy(), stamp, datasources=named, progress=progress)
     tables = [lake.table(spec) for spec in specs if lake.snapshot(spec).version != NO_TABLE]
     settled = {table.spec.namespace: settle_log(table) for table in tables}
+    trimmed = {table.spec.namespace: trim_log(table, lake.patience.now(), keep_log_days).entries for table in tables}
     return CompactionReport(
         pl.DataFrame([asdict(folded) for folded in done], schema=_FOLDED),
         {namespace: version for namespace, version in settled.items() if version is not None},
+        {namespace: entries for namespace, entries in trimmed.items() if entries},
         stamp.commit_id if done else None,
     )
 
