@@ -256,6 +256,21 @@ def test_a_batch_without_rows_that_lost_the_race_is_a_no_op_too(client: Client, 
     assert sum(r["batch_id"] == ID for r in batch_records(client)) == 1
 
 
+def test_a_batch_without_rows_in_a_table_without_rows_is_noted_once(client: Client, puts: Puts) -> None:
+    nothing = PATIENTS.clear()
+    writer = Writer(lambda: open_client(client.uri).patients.upsert(nothing, batch_id=ID)).run_to(Step.WRITTEN)
+    early = client.patients.upsert(nothing, batch_id=ID)
+    late = writer.finish()
+    assert (early.already_committed, late.already_committed) == (False, True)
+
+
+def test_a_batch_that_was_reverted_stays_remembered(client: Client) -> None:
+    commit_id = load(client).commit_id
+    client.commits.revert(commit_id)
+    assert load(client).already_committed
+    assert client.patients.query().count() == 0
+
+
 @pytest.mark.parametrize("rule", ["batch in the log", "batch at the base"])
 def test_without_the_rule_a_batch_is_written_twice(
     client: Client, puts: Puts, monkeypatch: pytest.MonkeyPatch, rule: str

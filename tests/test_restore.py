@@ -226,6 +226,17 @@ def test_a_restore_that_was_killed_is_finished_by_running_it_again(client: Clien
     assert restores.filter(pl.col("created") > 0)["commit_id"].n_unique() == 1
 
 
+def test_an_edit_between_a_kill_and_the_second_run_is_kept(client: Client, puts: Puts) -> None:
+    client.patients.delete("patient/1", cascade=True)
+    writer = Writer(lambda: open_client(client.uri).resources.restore("patient/1"))
+    writer.run_to(Step.WRITTEN).run_to(Step.PLANNED)  # the patient is committed, its studies are planned
+    writer.kill()
+    client.patients.update("patient/1", {"sex": "F"})
+    client.resources.restore("patient/1")
+    assert client.patients.retrieve("patient/1").payload.sex == "F"
+    assert live(client) == PARENTS.keys()
+
+
 def test_a_restore_whose_answers_are_lost_is_done_once(client: Client, puts: Puts) -> None:
     before = contents(client)
     client.patients.delete("patient/1", cascade=True)

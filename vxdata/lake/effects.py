@@ -96,18 +96,21 @@ def deletions_of(lives: pl.LazyFrame, commit_id: str, root: str) -> pl.LazyFrame
 
     Returns:
         identifier; before: the `valid_from` of the version that was deleted; is_live, is_last: whether the resource is
-        live now, and whether nothing came after that version; changed_by: the newest commit.
+        live now, and whether nothing came after that version; begun_by: the commit that made the resource last;
+        changed_by: the newest commit.
     """
     is_hit = pl.col("ended_by").eq_missing(commit_id) & pl.col("is_deletion")
     is_below = (pl.col("identifier") == root) | pl.col("ancestors").list.contains(root)
     marked = lives.with_columns(
         _begin(is_hit & is_below).alias("before"),
         pl.col("end").is_null().alias("is_live"),
+        pl.when(pl.col("valid_from") == pl.col("created_at")).then("commit_id").alias("begun_by"),
         pl.coalesce("ended_by", "commit_id").alias("changed_by"),
     )
     found = marked.group_by("identifier", maintain_order=True).agg(
         pl.col("before").max(),
         pl.col("is_live").any(),
+        pl.col("begun_by").drop_nulls().last(),
         pl.col("valid_from").max().alias("_newest"),
         pl.col("changed_by").last(),
     )

@@ -104,7 +104,7 @@ def _reviver(lake: Lake, deletion: _Deletion, above: pl.DataFrame, stamp: Stamp)
         touched = touched_by(base, deletion.commit_id)
         rows = rows_among(base, touched)
         closed = base.collect(deletions_of(lifetimes(rows), deletion.commit_id, deletion.root))
-        ours = pl.col("changed_by").is_in([*deletion.restored_by, stamp.commit_id])
+        ours = pl.col("begun_by").is_in([*deletion.restored_by, stamp.commit_id])
         is_back, is_gone = pl.col("is_live") & ours, ~pl.col("is_live") & pl.col("is_last")
         if deletion.root in closed.filter(pl.col("is_live") & ~ours)["identifier"]:
             raise _is_live(deletion.root)

@@ -19,12 +19,13 @@ def run_commit(lake: Lake, spec: TableSpec, planner: Planner, stamp: Stamp) -> C
 def remembered(planner: Planner) -> Planner:
     """Return a planner that plans once for each base: what was validated is what is committed.
 
-    A table without files is the same base whether it was made yet or not.
+    A table that was just made is the same base as one that is not there yet.
     """
     plans: dict[tuple[str, int], Plan] = {}
 
     def plan(base: Snapshot) -> Plan:
-        key = ("", 0) if base.files.is_empty() else (base.table_id, base.version)
+        is_untouched = base.files.is_empty() and base.version <= 0
+        key = ("", 0) if is_untouched else (base.table_id, base.version)
         if key not in plans:
             plans.clear()
             plans[key] = planner(base)
