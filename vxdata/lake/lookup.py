@@ -80,18 +80,18 @@ def read_lineages(view: View, identifiers: pl.Series) -> pl.DataFrame:
 
 
 def rows_among(base: Snapshot, identifiers: pl.Series) -> pl.LazyFrame:
-    """Return every physical row of some identifiers, lazily."""
+    """Return every physical row of some identifiers: of a few they are read now, and once."""
     if identifiers.is_empty() or base.files.is_empty():
-        return base.rows.head(0)
+        return base.collect(base.rows.head(0)).lazy()
     if len(identifiers) <= FEW:
-        return base.rows.filter(pl.col("identifier").is_in(identifiers.to_list()))
+        return base.history_of(identifiers).lazy()
     return among(base.rows.filter(_between(identifiers)), identifiers)
 
 
-def read_versions(base: Snapshot, versions: pl.DataFrame) -> pl.DataFrame:
-    """Return the physical rows of some versions, named by identifier and valid_from."""
-    rows = rows_among(base, versions["identifier"]).filter(~pl.col("is_deleted"))
-    return base.collect(rows.join(versions.lazy(), on=["identifier", "valid_from"], how="semi"))
+def read_versions(base: Snapshot, rows: pl.LazyFrame, versions: pl.DataFrame) -> pl.DataFrame:
+    """Return those of some physical rows that are versions named by identifier and valid_from."""
+    kept = rows.filter(~pl.col("is_deleted")).join(versions.lazy(), on=["identifier", "valid_from"], how="semi")
+    return base.collect(kept)
 
 
 def touched_by(base: Snapshot, commit_id: str) -> pl.Series:

@@ -109,7 +109,7 @@ def _reviver(lake: Lake, deletion: _Deletion, above: pl.DataFrame, stamp: Stamp)
         if deletion.root in closed.filter(pl.col("is_live") & ~ours)["identifier"]:
             raise _is_live(deletion.root)
         back = lineage_of(read_current(base, closed.filter(is_back)["identifier"]))
-        versions = read_versions(base, closed.filter(is_gone).select("identifier", valid_from="before"))
+        versions = read_versions(base, rows, closed.filter(is_gone).select("identifier", valid_from="before"))
         last = base.collect(scd2.last_instants(rows))
         parents = pl.concat([above, back])
         revived, orphans = revived_rows(base.spec, versions, last, parents, planned, stamp.commit_id)

@@ -20,13 +20,12 @@ from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import plan_closings, refuse_left_behind
 from vxdata.lake.effects import CHANGED, CREATED, DELETED, OPEN, UPDATED, effects_of, lifetimes
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
-from vxdata.lake.lookup import live_children, read_current, read_lineages, read_versions, rows_among, touched_by
+from vxdata.lake.lookup import among, live_children, read_lineages, read_versions, rows_among, touched_by
 from vxdata.lake.planning import NO_LINEAGES, refuse_orphans
 from vxdata.lake.run import remembered, run_commit
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
-_EffectsReader = Callable[[Snapshot], pl.DataFrame]
 _KINDS = (CREATED, UPDATED, DELETED)
 
 
@@ -59,6 +58,21 @@ class _Target:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What the operation did to each resource of a table (see `effects_of`), and all physical rows of these."""
+
+    effects: pl.DataFrame
+    rows: pl.LazyFrame
+
+    def open(self, kind: str) -> pl.DataFrame:
+        """Return what is as the operation left it."""
+        return self.effects.filter(pl.col("state") == OPEN, pl.col("kind") == kind)
+
+
+_Finder = Callable[[Snapshot], _Found]
+
+
+@dataclass(frozen=True)
 class _Undone:
     """What a planned commit of a revert does: how many rows of each kind, and what stands in its way."""
 
@@ -79,10 +93,10 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
     if target.undone_by:
         stamp = replace(stamp, commit_id=target.undone_by[0])
     stamp = replace(stamp, undoes=commit_id)
-    effects = _effects_reader(target, stamp)
-    revivers = _revivers(lake, target, effects, stamp)
-    doomed = {spec: _open(effects(lake.snapshot(spec)), CREATED)["identifier"] for spec in target.specs}
-    removers = {spec: _remover(lake, effects, doomed, stamp) for spec in reversed(target.specs)}
+    find = _finder(target, stamp)
+    revivers = _revivers(lake, target, find, stamp)
+    doomed = {spec: find(lake.snapshot(spec)).open(CREATED)["identifier"] for spec in target.specs}
+    removers = {spec: _remover(lake, find, doomed, stamp) for spec in reversed(target.specs)}
     plans = [(spec, planner(lake.snapshot(spec))) for part in (revivers, removers) for spec, planner in part.items()]
     planned = _report(plans, None)
     if dry_run:
@@ -119,65 +133,68 @@ def _find_target(lake: Lake, commit_id: str) -> _Target:
     return _Target(commit_id, specs, tuple(dict.fromkeys(undone_by)))
 
 
-def _effects_reader(target: _Target, stamp: Stamp) -> _EffectsReader:
-    """Return what reads, once for each version of a table, what the operation did there; see `effects_of`."""
-    known: dict[tuple[str, int], pl.DataFrame] = {}
+def _finder(target: _Target, stamp: Stamp) -> _Finder:
+    """Return what finds, once for each version of a table, what the operation did there."""
+    known: dict[tuple[str, int], _Found] = {}
 
-    def effects(base: Snapshot) -> pl.DataFrame:
+    def find(base: Snapshot) -> _Found:
         key = (base.table_id, base.version)
         if key not in known:
             rows = rows_among(base, touched_by(base, target.commit_id))
             undone_by = [*target.undone_by, stamp.commit_id]
-            known[key] = base.collect(effects_of(lifetimes(rows), target.commit_id, undone_by))
+            known[key] = _Found(base.collect(effects_of(lifetimes(rows), target.commit_id, undone_by)), rows)
         return known[key]
 
-    return effects
-
-
-def _open(effects: pl.DataFrame, kind: str) -> pl.DataFrame:
-    return effects.filter(pl.col("state") == OPEN, pl.col("kind") == kind)
+    return find
 
 
 # -- what comes back
 
 
-def _revivers(lake: Lake, target: _Target, effects: _EffectsReader, stamp: Stamp) -> dict[TableSpec, Planner]:
+def _revivers(lake: Lake, target: _Target, find: _Finder, stamp: Stamp) -> dict[TableSpec, Planner]:
     """Return the planners of what comes back and of what gets its values of before, root first."""
     planners: dict[TableSpec, Planner] = {}
     promised, planned = NO_LINEAGES, lake.patience.now()
     for spec in target.specs:
-        planners[spec] = _reviver(lake, effects, promised, planned, stamp)
+        planners[spec] = _reviver(lake, find, promised, planned, stamp)
         rows = planners[spec](lake.snapshot(spec)).rows
         promised = pl.concat([promised, lineage_of(rows.filter(pl.col("closes").is_null()))])
     return planners
 
 
-def _reviver(lake: Lake, effects: _EffectsReader, promised: pl.DataFrame, planned: datetime, stamp: Stamp) -> Planner:
+def _reviver(lake: Lake, find: _Finder, promised: pl.DataFrame, planned: datetime, stamp: Stamp) -> Planner:
     def plan(base: Snapshot) -> Plan:
-        view, found = SteadyView(BaseFirst(base, lake)), effects(base)
-        gone, changed = _open(found, DELETED), _open(found, UPDATED)
-        versions = read_versions(base, gone.select("identifier", valid_from="before"))
+        view, found = SteadyView(BaseFirst(base, lake)), find(base)
+        gone, changed = found.open(DELETED), found.open(UPDATED)
+        versions = read_versions(base, found.rows, gone.select("identifier", valid_from="before"))
         named = versions["parent_identifier"].drop_nulls().unique()
         parents = pl.concat(
             [promised, read_lineages(view, named.filter(~named.is_in(promised["identifier"].implode())))]
         )
-        last = base.collect(scd2.last_instants(rows_among(base, gone["identifier"])))
+        last = base.collect(scd2.last_instants(among(found.rows, gone["identifier"])))
         revived, orphans = revived_rows(base.spec, versions, last, parents, planned, stamp.commit_id)
-        renewed = scd2.next_rows(_with_values_before(base, changed).lazy(), planned, stamp.commit_id).collect()
+        renewed = scd2.next_rows(
+            _with_values_before(base, found.rows, changed).lazy(), planned, stamp.commit_id
+        ).collect()
         rows = pl.concat([revived, renewed.select(revived.columns)])
         counts = {CREATED: revived.height, UPDATED: renewed.height}
-        refused = pl.concat([_changed_since(base, found), _parentless(base, orphans)])
+        refused = pl.concat([_changed_since(base, found.effects), _parentless(base, orphans)])
         return Plan(rows, _premises(rows), _Undone(counts, refused, view))
 
     return remembered(plan)
 
 
-def _with_values_before(base: Snapshot, changed: pl.DataFrame) -> pl.DataFrame:
+def _with_values_before(base: Snapshot, rows: pl.LazyFrame, changed: pl.DataFrame) -> pl.DataFrame:
     """Return the current rows with license and payload as before, columns unknown to this SDK included (W3)."""
-    current = read_current(base, changed["identifier"])
+    current = _current(base, rows, changed["identifier"])
     values = [name for name in current.columns if name not in STANDARD_COLUMNS or name == "license"]
-    before = read_versions(base, changed.select("identifier", valid_from="before")).select("identifier", *values)
+    before = read_versions(base, rows, changed.select("identifier", valid_from="before")).select("identifier", *values)
     return current.drop(values).join(before, on="identifier").select(current.columns)
+
+
+def _current(base: Snapshot, rows: pl.LazyFrame, identifiers: pl.Series) -> pl.DataFrame:
+    its = among(rows, identifiers)
+    return base.collect(scd2.current(its, scd2.closings_of(its)))
 
 
 def _premises(rows: pl.DataFrame) -> Premises:
@@ -201,13 +218,14 @@ def _refusals(base: Snapshot, rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFra
 # -- what goes
 
 
-def _remover(lake: Lake, effects: _EffectsReader, doomed: Mapping[TableSpec, pl.Series], stamp: Stamp) -> Planner:
+def _remover(lake: Lake, find: _Finder, doomed: Mapping[TableSpec, pl.Series], stamp: Stamp) -> Planner:
     planned = lake.patience.now()
 
     def plan(base: Snapshot) -> Plan:
         view = SteadyView(BaseFirst(base, lake))
-        made = _open(effects(base), CREATED)["identifier"]
-        rows = plan_closings(base.spec, read_current(base, made), planned, False, stamp.commit_id).rows
+        found = find(base)
+        made = found.open(CREATED)["identifier"]
+        rows = plan_closings(base.spec, _current(base, found.rows, made), planned, False, stamp.commit_id).rows
         undone = _Undone({DELETED: rows.height}, _with_children(view, base, made, doomed), view)
         return Plan(rows, Premises(made, childless=made), undone)
 

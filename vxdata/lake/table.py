@@ -55,6 +55,7 @@ class Table:
         self._listed_at = (0.0, 0.0)
         self.checkpoint_version: int | None = None
         self._closings: dict[str, pl.DataFrame] = {}
+        self._transactions: dict[tuple[str, int, str], int | None] = {}
 
     # -- reading
 
@@ -184,9 +185,13 @@ class Table:
 
     def _read_transaction(self, snapshot: Snapshot, app_id: str) -> int | None:
         """Return what a version of the log notes of an application; checkpoints and trimming keep it."""
+        key = (snapshot.table_id, snapshot.version, app_id)
         with self._lock, translated(self.uri, "look for a batch in the log of"):
-            found = self._handle_at(snapshot.version).transaction_version(app_id)
-            return None if found is None else int(found)
+            if key not in self._transactions:
+                found = self._handle_at(snapshot.version).transaction_version(app_id)
+                of_now = {k: v for k, v in self._transactions.items() if k[:2] == key[:2]}
+                self._transactions = {**of_now, key: None if found is None else int(found)}
+            return self._transactions[key]
 
     def _handle_at(self, version: int) -> "DeltaTable":
         from deltalake import DeltaTable
