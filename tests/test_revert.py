@@ -97,7 +97,7 @@ def change(client: Client) -> str:
     return commit_id
 
 
-@pytest.mark.parametrize("make_lake_uri", ["local", "ministack"], indirect=True)
+@pytest.mark.parametrize(("make_lake_uri", "fold"), [("local", "tail"), ("ministack", "folded")], indirect=True)
 def test_an_ingest_is_undone_in_all_its_tables(lake_uri: str, fold: Fold) -> None:
     client = open_client(lake_uri)
     client.resources.create(TREE)
@@ -239,7 +239,7 @@ def test_a_commit_that_changed_nothing_has_nothing_to_revert(client: Client) -> 
 # kills, lost answers, races
 
 
-@pytest.mark.parametrize("stops", [1, 2, 5, 8, 11, 14])
+@pytest.mark.parametrize("stops", [2, 5, 11])
 def test_a_revert_that_was_killed_is_finished_by_running_it_again(client: Client, puts: Puts, stops: int) -> None:
     before, commit_id = contents(client), change(client)
     writer = Writer(lambda: open_client(client.uri).commits.revert(commit_id))
