@@ -113,7 +113,11 @@ def _with_type(column: str, value: str) -> str:
 
 def _bind_is_in(spec: TableSpec, column: str, values: tuple[Any, ...]) -> IsIn:
     _refuse_list(spec, column)
-    return IsIn(column, tuple(_literal(spec, column, value) for value in values if value is not None))
+    dtype = column_type(spec, column)
+    literals = [to_literal(column, dtype, value) for value in values if value is not None]
+    if column in _TYPE_OF_COLUMN:
+        literals = [_with_type(column, literal) for literal in literals]
+    return IsIn(column, tuple(dict.fromkeys(literals)))
 
 
 def _bind_text(spec: TableSpec, node: Text) -> Node:

@@ -22,19 +22,24 @@ from vxdata.expr.tree import (
 )
 
 
-def to_python(node: Node) -> str:
-    """Return the text of a predicate, such as ``(F.a == 1) & ~F.b.is_null()``."""
+def to_python(node: Node, most: int | None = None) -> str:
+    """Return the text of a predicate, such as ``(F.a == 1) & ~F.b.is_null()``.
+
+    Args:
+        node: the predicate.
+        most: how many values of a list are shown to a reader; None for all of them, so that the text is Python.
+    """
     match node:
         case And(parts):
-            return " & ".join(_operand(part) for part in parts)
+            return " & ".join(_operand(part, most) for part in parts)
         case Or(parts):
-            return " | ".join(_operand(part) for part in parts)
+            return " | ".join(_operand(part, most) for part in parts)
         case Not(IsNull(column)):
             return f"{_field(column)}.is_not_null()"
         case Not(EqMissing(column, value)):
             return f"{_field(column)}.ne_missing({_literal(value)})"
         case Not(part):
-            return f"~{_operand(part)}"
+            return f"~{_operand(part, most)}"
         case Compare(column, operator, value):
             return f"{_field(column)} {operator} {_literal(value)}"
         case EqMissing(column, value):
@@ -42,28 +47,28 @@ def to_python(node: Node) -> str:
         case IsNull(column):
             return f"{_field(column)}.is_null()"
         case IsIn(column, values):
-            return f"{_field(column)}.is_in({_literals(values)})"
+            return f"{_field(column)}.is_in({_literals(values, most)})"
         case Text(column, operator, text):
             return f"{_field(column)}.{operator}({text!r})"
         case Overlaps(column, values):
-            return f"{_field(column)}.contains_any({_literals(values)})"
+            return f"{_field(column)}.contains_any({_literals(values, most)})"
         case HasAncestor(identifier, _):
             return f"has_ancestor({identifier!r})"
         case InSelect(column, select):
-            return f"{_field(column)}.is_in({select_to_python(select)})"
+            return f"{_field(column)}.is_in({select_to_python(select, most=most)})"
         case OverlapsSelect(column, select):
-            return f"{_field(column)}.contains_any({select_to_python(select)})"
+            return f"{_field(column)}.contains_any({select_to_python(select, most=most)})"
         case Quantified(column, operator, quantifier, select):
-            return f"{_field(column)} {operator} {quantifier}({select_to_python(select)})"
+            return f"{_field(column)} {operator} {quantifier}({select_to_python(select, most=most)})"
         case _:
             assert_never(node)
 
 
-def select_to_python(select: Select, client: str = "client") -> str:
+def select_to_python(select: Select, client: str = "client", most: int | None = None) -> str:
     """Return the text of a query, without its last step."""
     steps = [f"{client}.{select.spec.namespace}.query()"]
     if select.filters:
-        steps.append(f"filter({', '.join(map(to_python, select.filters))})")
+        steps.append(f"filter({', '.join(to_python(node, most) for node in select.filters)})")
     if select.instant is not None:
         steps.append(f"as_of({select.instant.isoformat()!r})")
     if select.all_versions:
@@ -78,9 +83,9 @@ def select_to_python(select: Select, client: str = "client") -> str:
     return ".".join(steps)
 
 
-def _operand(part: Any) -> str:
+def _operand(part: Any, most: int | None) -> str:
     """Return a part of a larger predicate; what binds weaker than `&` and `~` stands in parentheses."""
-    text = to_python(cast("Node", part))
+    text = to_python(cast("Node", part), most)
     needs = isinstance(part, (And, Or, Compare, Quantified))
     return f"({text})" if needs else text
 
@@ -95,5 +100,7 @@ def _literal(value: Any) -> str:
     return f"Decimal({str(value)!r})" if type(value).__name__ == "Decimal" else repr(value)
 
 
-def _literals(values: tuple[Any, ...]) -> str:
-    return f"[{', '.join(map(_literal, values))}]"
+def _literals(values: tuple[Any, ...], most: int | None) -> str:
+    shown = [_literal(value) for value in values[:most]]
+    rest = len(values) - len(shown)
+    return f"[{', '.join([*shown, f'... {rest:,} more'] if rest else shown)}]"

@@ -13,6 +13,7 @@ from typing import Any, assert_never, cast
 
 import polars as pl
 
+from vxdata.expr.to_polars import one_type
 from vxdata.expr.tree import (
     And,
     Compare,
@@ -32,7 +33,6 @@ from vxdata.expr.tree import (
 )
 
 _NEGATED: dict[str, ComparisonOperator] = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
-_MOST_VALUES = 256
 _READ = pl.lit(True)
 
 
@@ -103,9 +103,14 @@ def _is_in(column: str, values: tuple[Any, ...], columns: Mapping[str, pl.DataTy
         return pl.lit(negated)
     if negated:
         return _has_value(column, columns)
-    if len(values) <= _MOST_VALUES:
-        return reduce(or_, (_compare(column, "==", value, columns) for value in values))
-    return _compare(column, ">=", min(values), columns) & _compare(column, "<=", max(values), columns)
+    dtype = columns.get(column)
+    if dtype is None or isinstance(dtype, (pl.Boolean, pl.Binary, pl.Decimal)):
+        return _has_value(column, columns)
+    _, series = one_type(pl.col(column), values, dtype)
+    least, greatest = pl.col(f"{column}_min").cast(series.dtype), pl.col(f"{column}_max").cast(series.dtype)
+    known, ordered = least.is_not_null() & greatest.is_not_null(), pl.lit(series.sort())
+    first, last = ordered.search_sorted(least, side="left"), ordered.search_sorted(greatest, side="right")
+    return _has_value(column, columns) & pl.when(known).then(first < last)  # some value lies between the bounds
 
 
 def _text(column: str, operator: str, text: str) -> pl.Expr:

@@ -14,6 +14,13 @@ from typing import Any, Literal, NoReturn, cast
 from vxdata.errors import InvalidInputError
 from vxdata.expr.select import Select
 
+LONG = 100
+"""A list of more values is joined like a subquery.
+
+Up to here Polars skips row groups by each value of a list, with more only by the least and the greatest. A semi-join
+beside that range is then as fast, and 20 times faster at 80,000 values.
+"""
+
 ComparisonOperator = Literal["==", "!=", "<", "<=", ">", ">=", "after", "before"]
 TextOperator = Literal["contains", "startswith", "endswith"]
 
@@ -183,6 +190,8 @@ Node = (
 """Every node that exists, so that a `match` over it can be checked for completeness."""
 
 SubqueryNode = InSelect | OverlapsSelect | Quantified
+JoinedNode = SubqueryNode | IsIn
+"""The nodes that a plan answers by a join: those with a subquery, and long lists."""
 
 
 def leaves(node: Node) -> "Iterator[Node]":
@@ -213,5 +222,16 @@ def columns_of(node: Node) -> set[str]:
 
 def subqueries_of(node: Node) -> "list[SubqueryNode]":
     """Return the nodes of a predicate that hold a subquery, each once."""
-    found = [leaf for leaf in leaves(node) if isinstance(leaf, (InSelect, OverlapsSelect, Quantified))]
+    found = [leaf for leaf in leaves(node) if isinstance(leaf, SubqueryNode)]
     return list(dict.fromkeys(found))
+
+
+def joined_of(node: Node) -> "list[JoinedNode]":
+    """Return the nodes of a predicate that a plan answers by a join, each once."""
+    found = [leaf for leaf in leaves(node) if isinstance(leaf, SubqueryNode) or is_long(leaf)]
+    return cast("list[JoinedNode]", list(dict.fromkeys(found)))
+
+
+def is_long(node: Node) -> bool:
+    """Whether a node holds a list that is too long for an expression."""
+    return isinstance(node, IsIn) and len(node.values) > LONG

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +21,7 @@ from vxdata.lake.store import Store
 NO_TABLE = -1
 """The version of a table that does not exist yet."""
 
-ClosingsReader = Callable[["Snapshot"], pl.DataFrame]
+ClosingsReader = Callable[["Snapshot", pl.DataFrame], pl.DataFrame]
 TransactionReader = Callable[["Snapshot", str], int | None]
 
 
@@ -35,7 +36,7 @@ class Snapshot:
         table_id: the Delta table's own id, which tells it from another one made at the same place.
         columns: the physical columns and their types, those unknown to this SDK included.
         files: the live files: key, size, num_records, datasource_id, null_count, min, max.
-        read_closings: returns the closings of the whole table, from the cache of closings per file.
+        read_closings: returns the closings in some of the files, from the cache of closings per file.
         read_transaction: returns the version that an application's newest transaction notes; asks the store.
     """
 
@@ -110,7 +111,24 @@ class Snapshot:
     @cached_property
     def closings(self) -> pl.LazyFrame | None:
         """The closings of the whole table; None if there are none, so that no join is needed."""
-        found = self.read_closings(self)
+        found = self.read_closings(self, self.closing_files)
+        return None if found.is_empty() else found.lazy()
+
+    def closings_for(self, files: pl.DataFrame) -> pl.LazyFrame | None:
+        """Return the closings that may name a row of some live files; None if there are none.
+
+        A closing lies in its target's partition, because a live resource's parent never changes, and has its target's
+        identifier. So a query of a few files neither reads nor joins what was closed elsewhere.
+        """
+        if files.height == self.files.height or self.closing_files.is_empty():
+            return self.closings
+        low, high = _identifier_bounds(files)
+        start, end = low.min() if low.null_count() == 0 else None, high.max() if high.null_count() == 0 else None
+        first, last = _identifier_bounds(self.closing_files)
+        is_here = self.closing_files[PARTITION_COLUMN].is_in(files[PARTITION_COLUMN].unique().implode())
+        near = self.closing_files.filter(is_here & _reaches(first, last, start, end))
+        found = self.read_closings(self, near)
+        found = found.filter(_reaches(found["identifier"], found["identifier"], start, end))
         return None if found.is_empty() else found.lazy()
 
     @cached_property
@@ -128,17 +146,20 @@ class Snapshot:
             where: the filter.
             files: the only files that may hold such rows; None for all.
         """
-        return scd2.current(self._filtered(where, files), self.closings)
+        return scd2.current(self._filtered(where, files), self._closings(files))
 
     def as_of(self, instant: datetime, where: pl.Expr | None = None, files: pl.DataFrame | None = None) -> pl.LazyFrame:
         """Return the versions seen at an instant that a filter keeps; the filter sees the physical `valid_to`."""
-        return scd2.as_of(self._filtered(where, files), self.closings, instant)
+        return scd2.as_of(self._filtered(where, files), self._closings(files), instant)
 
     def versions(
         self, instant: datetime | None = None, where: pl.Expr | None = None, files: pl.DataFrame | None = None
     ) -> pl.LazyFrame:
         """Return all versions with their ends that a filter keeps; the filter sees the physical `valid_to`."""
-        return scd2.versions(self._filtered(where, files), self.closings, instant)
+        return scd2.versions(self._filtered(where, files), self._closings(files), instant)
+
+    def _closings(self, files: pl.DataFrame | None) -> pl.LazyFrame | None:
+        return self.closings if files is None else self.closings_for(files)
 
     def _filtered(self, where: pl.Expr | None, files: pl.DataFrame | None) -> pl.LazyFrame:
         is_all = files is None or files.height == self.files.height
@@ -168,6 +189,24 @@ def _is_one_of(identifiers: pl.Series) -> pl.Expr:
     if len(identifiers) == 1:
         return pl.col("identifier") == pl.lit(identifiers.item(), pl.String)
     return pl.col("identifier").is_in(identifiers.to_list())
+
+
+def _identifier_bounds(files: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return bounds of the identifiers in each file; null where nothing is known."""
+    unknown = pl.Series([None], dtype=pl.String).new_from_index(0, files.height)
+    both = (files[name].struct for name in ("min", "max"))
+    low, high = (bounds.field("identifier") if "identifier" in bounds.fields else unknown for bounds in both)
+    return low, high
+
+
+def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series:
+    """Return whether intervals overlap with another one; an unknown bound excludes nothing."""
+    reaches = pl.Series([True]).new_from_index(0, len(low))
+    if end is not None:
+        reaches &= (low <= end).fill_null(True)
+    if start is not None:
+        reaches &= (high >= start).fill_null(True)
+    return reaches
 
 
 def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from vxdata.lake.kept import find_kept, missing_files
 from vxdata.lake.log import METADATA_KEY, entry_key
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
-from vxdata.schemas.columns import to_arrow_schema
+from vxdata.schemas.columns import INSTANT, to_arrow_schema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -34,6 +34,7 @@ _CONFIGURATION = {
 }
 LISTING_LIFE_SECONDS = 3600.0
 _SCHEMA_TRIES = 10
+_NO_CLOSINGS = {name: pl.String() if name == "identifier" else INSTANT for name in scd2.CLOSING_COLUMNS}
 _FILE_COLUMNS = {"key": pl.String(), "size": pl.Int64(), "num_records": pl.Int64(), PARTITION_COLUMN: pl.String()}
 
 
@@ -166,7 +167,7 @@ class Table:
             "",
             {},
             pl.DataFrame(schema=empty),
-            lambda _: pl.DataFrame(schema=["identifier"]),
+            lambda *_: pl.DataFrame(schema=["identifier"]),
         )
 
     def _take(self, handle: "DeltaTable") -> Snapshot:
@@ -200,17 +201,17 @@ class Table:
             return self._handle
         return DeltaTable(self.uri, version=version, storage_options=self.store.delta_options())
 
-    def _read_closings(self, snapshot: Snapshot) -> pl.DataFrame:
-        """Return the closings of a snapshot's files; files never change, so each is read once."""
-        needed = snapshot.closing_files
+    def _read_closings(self, snapshot: Snapshot, needed: pl.DataFrame) -> pl.DataFrame:
+        """Return the closings in some of a snapshot's files; files never change, so each is read once."""
         with self._lock:
             missing = needed.filter(~pl.col("key").is_in(list(self._closings)))
             if not missing.is_empty():
+                if snapshot is self._latest:
+                    live = set(snapshot.closing_files["key"])
+                    self._closings = {key: found for key, found in self._closings.items() if key in live}
                 self._closings |= _closings_per_file(snapshot, missing)
             found = [self._closings[key] for key in needed["key"]]
-            if snapshot is self._latest:
-                self._closings = dict(zip(needed["key"], found, strict=True))
-        return pl.concat(found) if found else pl.DataFrame(schema=dict.fromkeys(scd2.CLOSING_COLUMNS, pl.String()))
+        return pl.concat(found) if found else pl.DataFrame(schema=_NO_CLOSINGS)
 
     # -- writing
 

@@ -15,6 +15,8 @@ from vxdata.lake.lake import View
 from vxdata.sdk.plan import files_read, plan_select, split_filters
 
 _MEGABYTE = 1e6
+MOST_VALUES = 8
+"""How many values of a list a person is shown."""
 
 
 def explain(select: Select, view: View, instant: datetime | None) -> str:
@@ -33,13 +35,13 @@ def _with_subqueries(select: Select) -> Iterator[Select]:
 def _table(select: Select, view: View, instant: datetime | None) -> list[str]:
     snapshot = view.snapshot(select.spec)
     read, parts = files_read(select, snapshot, instant), split_filters(select)
-    closings = snapshot.closings
+    closings = snapshot.closings_for(read)
     size = f"{int(read['size'].sum()) / _MEGABYTE:.1f} of {int(snapshot.files['size'].sum()) / _MEGABYTE:.1f} MB"
     known = "none needed" if closings is None else f"{closings.select(pl.len()).collect().item()}, by an anti-join"
     return [
         f"{select.spec.namespace}, version {snapshot.version}" + (f", as of {instant.isoformat()}" if instant else ""),
         f"  files       {read.height} of {snapshot.files.height} are read ({size} at most)",
         f"  closings    {known}",
-        *(f"  goes down   {to_python(node)}" for node in parts.pushed),
-        *(f"  afterwards  {to_python(node)}" for node in (*parts.derived, *parts.joined)),
+        *(f"  goes down   {to_python(node, MOST_VALUES)}" for node in parts.pushed),
+        *(f"  afterwards  {to_python(node, MOST_VALUES)}" for node in (*parts.derived, *parts.joined)),
     ]

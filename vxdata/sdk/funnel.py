@@ -7,6 +7,7 @@ import polars as pl
 from vxdata.expr.select import Select
 from vxdata.expr.to_python import to_python
 from vxdata.lake.lake import View
+from vxdata.sdk.explain import MOST_VALUES
 from vxdata.sdk.plan import answered_filters
 
 COUNTS = ("resources", "patients", "studies", "removed", "removed_null")
@@ -56,11 +57,12 @@ def to_funnel(select: Select, row: pl.DataFrame) -> pl.DataFrame:
 
 def funnel_chart(select: Select, funnel: pl.DataFrame) -> str:
     """Return a funnel as text for a flow chart."""
-    lines = []
-    for step in funnel.iter_rows(named=True):
-        if step["filter"] != ALL_ROWS:
+    lines: list[str] = []
+    words = [ALL_ROWS, *(to_python(node, MOST_VALUES) for node in select.filters)]
+    for text, step in zip(words, funnel.iter_rows(named=True), strict=True):
+        if lines:
             why = f", {step['removed_null']:,} because a value was missing" if step["removed_null"] else ""
-            lines += ["  |", f"  |-- {step['filter']}: {step['removed']:,} removed{why}", "  v"]
+            lines += ["  |", f"  |-- {text}: {step['removed']:,} removed{why}", "  v"]
         within = f"patients: {step['patients']:,}, studies: {step['studies']:,}"
         lines.append(f"{select.spec.namespace}: {step['resources']:,} ({within})")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """From a query as a value to one lazy plan: scan, closings, filters, subqueries as joins, sort, limit, columns.
 
 All of a plan reads one version of each table: the view is steady. A subquery that is a filter by itself becomes a
-semi-join; one inside OR or NOT becomes a column that answers it row by row, with three-valued logic. `ANY` and `ALL`
-become an aggregate of one row.
+semi-join, its negation an anti-join; one inside OR becomes a column that answers it row by row, with three-valued
+logic. `ANY` and `ALL` become an aggregate of one row. A long list of literals is joined like a subquery.
 
 Source: design of record, section 4.
 """
@@ -16,21 +16,23 @@ from operator import and_
 import polars as pl
 
 from vxdata.expr.select import Select
-from vxdata.expr.to_polars import compare, to_polars
+from vxdata.expr.to_polars import compare, one_type, to_polars
 from vxdata.expr.to_skip import may_hold
 from vxdata.expr.tree import (
     And,
     Compare,
     InSelect,
+    IsIn,
     IsNull,
+    JoinedNode,
     Node,
+    Not,
     Or,
     OverlapsSelect,
     Quantified,
-    SubqueryNode,
     columns_of,
     conjuncts,
-    subqueries_of,
+    joined_of,
 )
 from vxdata.lake.lake import View
 from vxdata.lake.snapshot import Snapshot
@@ -60,7 +62,8 @@ def plan_rows(select: Select, view: View, instant: datetime | None) -> pl.LazyFr
     at = select.instant or instant
     parts = split_filters(select)
     snapshot = view.snapshot(select.spec)
-    rows = _scan(snapshot, select, at, _all(parts.pushed, select), files_read(select, snapshot, at))
+    pushed = (*parts.pushed, *ranges_of(parts.joined, select))
+    rows = _scan(snapshot, select, at, _all(pushed, select), files_read(select, snapshot, at))
     after = _all(parts.derived, select)
     rows = rows if after is None else rows.filter(after)
     return reduce(lambda kept, node: _keep(kept, node, select, view, at), parts.joined, rows)
@@ -73,7 +76,7 @@ class FilterParts:
     Attributes:
         pushed: go down to the files.
         derived: on `valid_to`, which is derived; applied to the derived ends.
-        joined: hold subqueries.
+        joined: hold subqueries or long lists.
     """
 
     pushed: tuple[Node, ...]
@@ -84,26 +87,36 @@ class FilterParts:
 def split_filters(select: Select) -> FilterParts:
     """Split the conjuncts of a query's filters by what they need."""
     nodes = [part for node in select.filters for part in conjuncts(node)]
-    joined = tuple(node for node in nodes if subqueries_of(node))
+    joined = tuple(node for node in nodes if joined_of(node))
     derived = tuple(node for node in nodes if node not in joined and "valid_to" in columns_of(node))
     return FilterParts(tuple(node for node in nodes if node not in joined + derived), derived, joined)
+
+
+def ranges_of(nodes: Iterable[Node], select: Select) -> list[Node]:
+    """Return the least and the greatest value of each long list that is a filter by itself: row groups are skipped."""
+    ranges: list[Node] = []
+    for node in nodes:
+        if isinstance(node, IsIn) and node.column != "valid_to" and select.spec.visible[node.column] != pl.Binary:
+            ranges.append(Compare(node.column, ">=", min(node.values)))
+            ranges.append(Compare(node.column, "<=", max(node.values)))
+    return ranges
 
 
 def answered_filters(select: Select, view: View, instant: datetime | None) -> tuple[pl.LazyFrame, list[pl.Expr]]:
     """Return the rows before any filter, and the expression of each filter over them, for counting in one pass."""
     at = select.instant or instant
     rows = _scan(view.snapshot(select.spec), select, at, None, None)
-    answers: dict[SubqueryNode, pl.Expr] = {}
-    for subquery in dict.fromkeys(s for node in select.filters for s in subqueries_of(node)):
-        values = _values(subquery.select, view, at)
-        rows, answers[subquery] = _answered(rows, subquery, select, values, f":q{len(answers)}")
+    answers: dict[JoinedNode, pl.Expr] = {}
+    for asked in dict.fromkeys(s for node in select.filters for s in joined_of(node)):
+        rows, answers[asked] = _answered(rows, asked, select, *_compared(asked, select, view, at), f":q{len(answers)}")
     return rows, [to_polars(node, select.spec.columns, answers) for node in select.filters]
 
 
 def files_read(select: Select, snapshot: Snapshot, at: datetime | None) -> pl.DataFrame:
     """Return the live files that may hold rows of a query, by their statistics."""
     known = snapshot.columns_with_statistics
-    nodes: list[Node] = list(split_filters(select).pushed)
+    parts = split_filters(select)
+    nodes: list[Node] = [*parts.pushed, *(node for node in parts.joined if "valid_to" not in columns_of(node))]
     if not select.all_versions and at is None:
         nodes.append(IsNull("valid_to"))
     if at is not None:
@@ -127,62 +140,70 @@ def _all(nodes: Iterable[Node], select: Select) -> pl.Expr | None:
 
 
 def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
-    """Keep the rows for which a predicate with subqueries is true."""
-    if isinstance(node, InSelect):
-        key, values = _comparable(node, select, _values(node.select, view, at))
-        return rows.join(values, left_on=key, right_on="_value", how="semi")
-    answers: dict[SubqueryNode, pl.Expr] = {}
+    """Keep the rows for which a predicate with subqueries or long lists is true."""
+    match node:
+        case InSelect() | IsIn():
+            key, values = _compared(node, select, view, at)
+            return rows.join(values, left_on=key, right_on="_value", how="semi")
+        case Not(IsIn(column) as inner):
+            key, values = _compared(inner, select, view, at)
+            known = rows.filter(pl.col(column).is_not_null())
+            return known.join(values, left_on=key, right_on="_value", how="anti")
+        case Not(InSelect(column) as inner):
+            key, values = _compared(inner, select, view, at)
+            counted = rows.join(values, left_on=key, right_on="_value", how="anti").join(
+                _count(values, ":n"), how="cross"
+            )
+            return counted.filter(pl.col(column).is_not_null() | (pl.col(":n") == 0)).drop(":n")
+    answers: dict[JoinedNode, pl.Expr] = {}
     columns = rows.collect_schema().names()
-    for number, subquery in enumerate(subqueries_of(node)):
-        values = _values(subquery.select, view, at)
-        rows, answers[subquery] = _answered(rows, subquery, select, values, f":{number}")
+    for number, asked in enumerate(joined_of(node)):
+        rows, answers[asked] = _answered(rows, asked, select, *_compared(asked, select, view, at), f":{number}")
     return rows.filter(to_polars(node, select.spec.columns, answers)).select(columns)
 
 
-def _values(select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
-    """Return the values of a subquery as the column `_value`, without nulls."""
-    (name,) = select.columns or ("",)
-    return plan_select(select, view, at).select(pl.col(name).alias("_value")).drop_nulls()
-
-
-def _comparable(node: InSelect | Quantified, select: Select, values: pl.LazyFrame) -> tuple[pl.Expr, pl.LazyFrame]:
-    """Return the column and the values as one type: an int and a float compare as floats."""
+def _compared(node: JoinedNode, select: Select, view: View, at: datetime | None) -> tuple[pl.Expr, pl.LazyFrame]:
+    """Return a node's column and, as `_value`, its values without nulls, both as one type."""
+    if isinstance(node, IsIn):
+        key, literals = one_type(pl.col(node.column), node.values, select.spec.visible[node.column])
+        return key, literals.alias("_value").to_frame().lazy()
     (name,) = node.select.columns or ("",)
+    values = plan_select(node.select, view, at).select(pl.col(name).alias("_value")).drop_nulls()
     mine, theirs = select.spec.visible[node.column], node.select.spec.visible[name]
-    if mine == theirs:
+    if isinstance(node, OverlapsSelect) or mine == theirs:
         return pl.col(node.column), values
     return pl.col(node.column).cast(pl.Float64), values.with_columns(pl.col("_value").cast(pl.Float64))
 
 
+def _count(values: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    return values.select(pl.len().alias(name))
+
+
 def _answered(
-    rows: pl.LazyFrame, node: SubqueryNode, select: Select, values: pl.LazyFrame, mark: str
+    rows: pl.LazyFrame, node: JoinedNode, select: Select, key: pl.Expr, values: pl.LazyFrame, mark: str
 ) -> tuple[pl.LazyFrame, pl.Expr]:
-    """Join the answer to a subquery to the rows; return them and the expression that reads it."""
+    """Join the answer to a subquery or a long list to the rows; return them and the expression that reads it."""
     match node:
         case Quantified():
-            return _quantified(rows, node, select, values, mark)
-        case InSelect():
-            key, values = _comparable(node, select, values)
+            return _quantified(rows, node, key, values, mark)
+        case InSelect() | IsIn():
             found = values.unique().with_columns(pl.lit(True).alias(mark))
-            marked = rows.join(found, left_on=key, right_on="_value", how="left", maintain_order="left")
+            marked = rows.join(found, left_on=key, right_on="_value", how="left")
         case OverlapsSelect():
-            elements = (
-                rows.select(*_ROW_KEY, pl.col(node.column).alias("_value")).explode("_value").drop_nulls("_value")
-            )
+            elements = rows.select(*_ROW_KEY, key.alias("_value")).explode("_value").drop_nulls("_value")
             found = elements.join(values, on="_value", how="semi").select(*_ROW_KEY, pl.lit(True).alias(mark))
-            marked = rows.join(found.unique(), on=list(_ROW_KEY), how="left", maintain_order="left")
-    counted = marked.join(values.select(pl.len().alias(f"{mark}n")), how="cross")
+            marked = rows.join(found.unique(), on=list(_ROW_KEY), how="left")
+    answer = pl.when(pl.col(node.column).is_not_null()).then(pl.col(mark).is_not_null())
+    if isinstance(node, IsIn):
+        return marked, answer  # a long list is not empty
     is_empty = pl.col(f"{mark}n") == 0
-    unknown = pl.col(node.column).is_null()
-    answer = pl.when(is_empty).then(False).when(unknown).then(None).otherwise(pl.col(mark).is_not_null())
-    return counted, answer
+    return marked.join(_count(values, f"{mark}n"), how="cross"), pl.when(is_empty).then(False).otherwise(answer)
 
 
 def _quantified(
-    rows: pl.LazyFrame, node: Quantified, select: Select, values: pl.LazyFrame, mark: str
+    rows: pl.LazyFrame, node: Quantified, key: pl.Expr, values: pl.LazyFrame, mark: str
 ) -> tuple[pl.LazyFrame, pl.Expr]:
     """X > ANY(v) is x > min(v), x > ALL(v) is x > max(v); of nothing ANY is false and ALL is true for every row."""
-    key, values = _comparable(node, select, values)
     greater, is_any = node.operator in (">", ">="), node.quantifier == "ANY"
     bound = pl.col("_value").min() if greater == is_any else pl.col("_value").max()
     joined = rows.join(values.select(bound.alias(mark), pl.len().alias(f"{mark}n")), how="cross")
