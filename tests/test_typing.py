@@ -1,5 +1,7 @@
-"""Type checkers see what the SDK promises: mypy here, pyright by hand (its comments stand in the file too)."""
+"""Type checkers see what the SDK promises: mypy, and pyright as `basedpyright` ships it (with its own node)."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,9 @@ def test_mypy_sees_the_types_that_the_sdk_promises(
     options = ["--strict", "--python-version=3.11", "--cache-dir", str(tmp_path)]
     out, err, status = api.run([*CONFIGURATIONS[configuration], *options, "tests/typing/client.py"])
     assert (err, status) == ("", 0), out
+
+
+def test_pyright_sees_the_types_that_the_sdk_promises() -> None:
+    pyright = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "-p", str(ROOT / "tests/typing")]
+    found = subprocess.run(pyright, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr

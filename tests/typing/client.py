@@ -1,4 +1,4 @@
-"""What type checkers see of the SDK. Checked by mypy (tests/test_typing.py) and pyright; never run.
+"""What type checkers see of the SDK. Checked by mypy and pyright (tests/test_typing.py); never run.
 
 A line that must be an error carries a `type: ignore`: strict checkers complain if it is not needed.
 """
