@@ -177,6 +177,20 @@ CASES: dict[str, tuple[Any, str, str]] = {
     "or": ((F.volume_type == "ADC") | (F.slice_thickness >= 6), "b2 d1", "up"),
     "or with null": ((F.volume_type == "SEG") | F.modality.is_null(), "a1 b2 c1 d1", "up"),
     "and of ors": (((F.volume_type == "T1") | (F.volume_type == "ADC")) & (F.datasource_id == "b"), "b1 b2", ""),
+    "long int is_in": (F.series_number.is_in([42, *range(1000, 1200)]), "b2", ""),
+    "long float is_in of ints": (F.series_number.is_in([42.0, *(n + 0.5 for n in range(1000, 1200))]), "b2", ""),
+    "long float is_in": (F.slice_thickness.is_in([1.1, *range(6, 200)]), "a1 d1", ""),
+    "long string is_in": (F.volume_type.is_in(["SEG", *(f"Z{n}" for n in range(200))]), "d1", ""),
+    "long identifier is_in": (F.identifier.is_in([f"volume/{n}/25" for n in ("a", *range(200))]), "a2", ""),
+    "long patient is_in": (F.patient_id.is_in(["c1", *(f"q{n}" for n in range(200))]), "c1", "up2"),
+    "long instant is_in": (F.acquisition_datetime.is_in([f"20{n}-01-02" for n in (23, *range(30, 99))] * 2), "b1", ""),
+    "long is_in, or": (F.volume_type.is_in(["SEG", *map(str, range(200))]) | (F.slice_thickness < 2), "a1 d1", ""),
+    "long is_in, not": (~F.series_number.is_in(range(200)), "a1 a2 b1 b2 c1 d1", "up up2"),
+    "long is_in and partition": (
+        F.volume_type.is_in([*map(str, range(200)), "T1"]) & (F.datasource_id == "a"),
+        "a1",
+        "",
+    ),
     "not >": (~(F.slice_thickness > 2), "a1 a2", ""),
     "not or": (~((F.slice_thickness > 2) | (F.volume_type == "T2")), "a1", ""),
 }
@@ -244,6 +258,16 @@ def test_a_filter_on_the_derived_end_opens_all_files_and_answers(tailed: Client,
     assert query.count() == (3 if versions else 0)
 
 
+def test_closings_of_other_partitions_are_not_joined(tailed: Client) -> None:
+    known = {
+        name: re.findall(r"closings +(.*)", tailed.volumes.query().filter(F.datasource_id == name).explain())
+        for name in "abc"
+    }
+    assert known == {"a": ["2, by an anti-join"], "b": ["none needed"], "c": ["1, by an anti-join"]}
+    beside = tailed.volumes.query().filter(F.datasource_id == "a", F.volume_type == "T2")
+    assert "none needed" in beside.explain()  # what was closed lies outside the identifiers of its file
+
+
 def test_a_count_opens_no_other_files(client: Client) -> None:
     query = client.volumes.query().filter(F.datasource_id == "a")
     assert opened(client, lambda: pl.DataFrame({"n": query.count()})) == {"a1", "a2"}
@@ -259,11 +283,19 @@ def proxy(ministack_server: Server) -> Iterator[Proxy]:
         yield proxy
 
 
+def remote_options(proxy: Proxy) -> dict[str, str]:
+    return {
+        "endpoint_url": proxy.endpoint_url,
+        "access_key_id": "k",
+        "secret_access_key": "s",
+        "region": "us-east-1",
+    }
+
+
 @pytest.fixture(scope="module")
 def remote(proxy: Proxy) -> Client:
     """A warm client of the lake with a tail, on S3."""
-    keys = {"access_key_id": "k", "secret_access_key": "s", "region": "us-east-1"}
-    client = Client("s3://pushdown/lake", storage_options={"endpoint_url": proxy.endpoint_url, **keys})
+    client = Client("s3://pushdown/lake", storage_options=remote_options(proxy))
     update(load(client))
     noise = Random(1)
     texts = [noise.randbytes(1500).hex() for _ in range(2000)]  # 3 MB: Polars reads gaps of up to 1 MB along
@@ -289,16 +321,49 @@ def size(records: Iterable[Record]) -> int:
     return sum(record.response_bytes for record in records)
 
 
-@pytest.mark.parametrize(
-    "case", ["partition ==", "identifier ==", "string startswith", "int ==", "and", "is_in of nothing"]
+@pytest.fixture(scope="module")
+def headless(proxy: Proxy, remote: Client) -> Client:
+    """A warm client of the lake without a tail, on S3."""
+    client = load(Client("s3://pushdown/headless", storage_options=remote_options(proxy)))
+    client.volumes.query().count()
+    return client
+
+
+ON_S3 = (
+    *("partition ==", "partition without type", "partition startswith", "partition of nothing"),
+    *("identifier ==", "identifier == of a new version", "identifier is_in", "identifier startswith"),
+    *("patient ==", "patient is_in", "patient startswith", "study ==", "ancestor datasource", "ancestor study"),
+    *("float between", "float >", "int ==", "int <", "instant between", "string ==", "string startswith"),
+    *("string is_in", "int is_in", "is_in of nothing", "long string is_in", "long identifier is_in", "and", "is_null"),
 )
-def test_on_s3_no_other_file_is_asked_for(proxy: Proxy, remote: Client, case: str) -> None:
+
+
+@pytest.mark.parametrize("case", ON_S3)
+def test_on_s3_a_query_costs_one_head_and_one_get_for_each_file_that_may_hold_its_rows(
+    proxy: Proxy, headless: Client, case: str
+) -> None:
+    predicate, files, _ = CASES[case]
+    asked = requests(proxy, headless.volumes.query().filter(predicate).collect)
+    assert kinds(asked) == Counter(HEAD=1, GET=len(files.split()))
+
+
+@pytest.mark.parametrize("case", ON_S3)
+def test_on_s3_a_tail_adds_one_get_for_each_of_its_files_that_may(proxy: Proxy, remote: Client, case: str) -> None:
     predicate, files, tail = CASES[case]
     asked = requests(proxy, remote.volumes.query().filter(predicate).collect)
-    opened = {record.path for record in asked if record.path.endswith(".parquet")}
-    assert len(opened) == len({*files.split(), *tail.split()})
-    assert kinds(asked).keys() <= {"HEAD", "GET"}
-    assert kinds(asked)["HEAD"] == 1
+    assert kinds(asked) == Counter(HEAD=1, GET=len({*files.split(), *tail.split()}))
+
+
+def test_closings_are_read_only_where_the_query_reads(proxy: Proxy, remote: Client) -> None:
+    def paths(predicate: Any) -> Counter[str]:
+        asked = requests(proxy, cold.volumes.query().filter(predicate).collect)
+        return Counter(record.path for record in asked if record.path.endswith(".parquet"))
+
+    cold = Client(remote.uri, storage_options=remote_options(proxy))
+    assert len(paths(F.datasource_id == "b")) == 2  # nothing was closed there
+    assert sum(paths(F.datasource_id == "c").values()) == 3  # c1, and up2 for its rows and its closing
+    assert sum(paths(F.datasource_id == "c").values()) == 2  # the closing is known now
+    assert len(paths(F.patient_id == "a2")) == 1  # all that was closed in a lies in other files
 
 
 def test_each_small_file_costs_one_request(proxy: Proxy, remote: Client) -> None:
@@ -336,13 +401,7 @@ def test_a_table_that_is_read_twice_is_refreshed_once(proxy: Proxy, remote: Clie
 @pytest.mark.parametrize("case", SUBQUERIES)
 def test_a_cold_client_opens_a_table_once(proxy: Proxy, remote: Client, case: str) -> None:
     build, tables = SUBQUERIES[case]
-    options = {
-        "endpoint_url": proxy.endpoint_url,
-        "access_key_id": "k",
-        "secret_access_key": "s",
-        "region": "us-east-1",
-    }
-    cold = Client(remote.uri, storage_options=options)
+    cold = Client(remote.uri, storage_options=remote_options(proxy))
     asked = requests(proxy, cold.volumes.query().filter(build(cold)).collect)
     opened = Counter(record.path for record in asked if record.path.endswith("00000.json"))
     assert len(opened) == tables
