@@ -1,4 +1,4 @@
-"""Run the benchmarks and print them as tables: `make bench`, or `python -m benchmarks [ingest|queries|...]`."""
+"""Run the benchmarks and print them as tables: `make bench`, or `python -m benchmarks [ingest|queries|engines|...]`."""
 
 import logging
 import sys
@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import imports, ingest, queries, requests
-from benchmarks.measure import Row
+from benchmarks import engines, generated, imports, ingest, queries, requests
+from benchmarks.measure import Race, Row
 
 console = Console(width=140)
 
@@ -31,6 +31,18 @@ def show(title: str, rows: Iterable[Row]) -> None:
     console.print(table)
 
 
+def show_races(title: str, races: Iterable[Race]) -> None:
+    """Print one table of times in milliseconds, each question against the fastest of several peers."""
+    found = list(races)
+    peers = list(dict.fromkeys(name for race in found for name in race.peers))
+    table = Table("ms", "ours", *peers, "ratio to the fastest", "at most", "", title=title)
+    for race in found:
+        times = (f"{race.peers[name]:.1f}" if name in race.peers else "" for name in peers)
+        verdict = (f"{race.ratio:.2f}", f"{race.target:.2f}", race.verdict)
+        table.add_row(race.question, f"{race.ours:.1f}", *times, *verdict)
+    console.print(table)
+
+
 def main(chosen: set[str]) -> None:
     """Run the benchmarks that were asked for, all by default."""
     logging.disable(logging.WARNING)
@@ -38,15 +50,25 @@ def main(chosen: set[str]) -> None:
         work, lake = Path(folder), Path(folder) / "lake"
         if "imports" in chosen:
             show("Import", imports.measure())
-        if chosen & {"ingest", "queries"}:
+        if chosen & {"ingest", "queries", "engines"}:
             show("Ingest", ingest.measure(work, lake, runs=3 if "ingest" in chosen else 1))
         if "queries" in chosen:
             show("Queries", queries.filters(lake, "no tail", 1.15))
             show("Queries with a tail", queries.with_tail(lake, work))
             show("Look-ups", queries.lookups(lake, work))
+        if "engines" in chosen:
+            show_races("Engines over the same files, IDC", engines.filters(lake, engines.IDC, runs=11))
+            show_races("Subqueries, IDC", engines.subqueries(lake, engines.IDC, runs=11))
+            show("Planning, IDC", engines.planning(lake, engines.IDC))
+        if "large" in chosen:
+            large = work / "large"
+            console.print(f"{generated.ROWS:,} volumes were upserted in {generated.make_lake(large):.0f} s")
+            show_races("Engines over the same files, 10 million", engines.filters(large, engines.LARGE, runs=5))
+            show_races("Subqueries, 10 million", engines.subqueries(large, engines.LARGE, runs=5))
+            show("Planning, 10 million", engines.planning(large, engines.LARGE))
         if "requests" in chosen:
             console.print(requests.measure())
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]) or {"imports", "ingest", "queries", "requests"})
+    main(set(sys.argv[1:]) or {"imports", "ingest", "queries", "engines", "requests"})

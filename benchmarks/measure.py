@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,41 @@ def paired(
     mine, theirs = zip(*pairs, strict=True)
     ratio = statistics.median(a / b for a, b in pairs)
     return Row(question, statistics.median(mine) * 1e3, statistics.median(theirs) * 1e3, ratio, target)
+
+
+@dataclass(frozen=True)
+class Race:
+    """One question put to us and to several peers; milliseconds, and the ratio to the fastest peer."""
+
+    question: str
+    ours: float
+    peers: Mapping[str, float]
+    ratio: float
+    target: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met."""
+        return "met" if self.ratio <= self.target else "MISSED"
+
+
+def raced(
+    question: str, ours: Callable[[], Any], peers: Mapping[str, Callable[[], Any]], target: float, runs: int
+) -> Race:
+    """Time us and the peers in turn after a warm-up; all have to find as many rows."""
+    runners = {"": ours, **peers}
+    heights = {name: len(run()) for name, run in runners.items()}
+    if len(set(heights.values())) != 1:
+        raise SystemExit(f"{question}: the answers differ: {heights}")
+    order = list(runners)
+    rounds = []
+    for _ in range(runs):
+        order = [*order[1:], order[0]]  # so that nobody always runs after the same one
+        rounds.append({name: _seconds(runners[name]) for name in order})
+    medians = {name: statistics.median(times[name] for times in rounds) * 1e3 for name in runners}
+    fastest = min(peers, key=lambda name: medians[name])
+    ratio = statistics.median(times[""] / times[fastest] for times in rounds)
+    return Race(question, medians.pop(""), medians, ratio, target)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -12,7 +12,7 @@ import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.expr.literals import to_literal
+from vxdata.expr.literals import to_literal, to_literals
 from vxdata.expr.select import Select
 from vxdata.expr.tree import (
     And,
@@ -113,11 +113,10 @@ def _with_type(column: str, value: str) -> str:
 
 def _bind_is_in(spec: TableSpec, column: str, values: tuple[Any, ...]) -> IsIn:
     _refuse_list(spec, column)
-    dtype = column_type(spec, column)
-    literals = [to_literal(column, dtype, value) for value in values if value is not None]
+    literals = to_literals(column, column_type(spec, column), values)
     if column in _TYPE_OF_COLUMN:
-        literals = [_with_type(column, literal) for literal in literals]
-    return IsIn(column, tuple(dict.fromkeys(literals)))
+        literals = list(dict.fromkeys(_with_type(column, literal) for literal in literals))
+    return IsIn(column, tuple(literals))
 
 
 def _bind_text(spec: TableSpec, node: Text) -> Node:
@@ -132,8 +131,7 @@ def _bind_text(spec: TableSpec, node: Text) -> Node:
 
 
 def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    inner = _element_type(spec, column)
-    return tuple(to_literal(column, inner, value) for value in values if value is not None)
+    return tuple(to_literals(column, _element_type(spec, column), values))
 
 
 def _element_type(spec: TableSpec, column: str) -> pl.DataType:
