@@ -20,7 +20,7 @@ from vxdata.schemas import Payload, Resource
 from vxdata.schemas.payload import UtcDatetime, VolumePayload
 from vxdata.schemas.registry import registry
 from vxdata.schemas.response import VolumeResponse
-from vxdata.sdk import Client, F, has_ancestor
+from vxdata.sdk import ALL, ANY, Client, F, has_ancestor
 
 METADATA = (
     "identifier parent_identifier datasource_id patient_id study_id ancestors valid_from valid_to created_at license"
@@ -277,6 +277,16 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "a Polars expression": (lambda q: q.filter(pl.col("b_value") > 3), "no predicate"),
     "a text": (lambda q: q.filter("b_value > 3"), "no predicate"),
     "a list of predicates": (lambda q: q.filter([F.b_value > 3]), "no predicate"),
+    "after on a number": (lambda q: q.filter(F.b_value.after(3)), "no instant"),
+    "before on a text": (lambda q: q.filter(F.volume_type.before("2024-01-01")), "no instant"),
+    "a late one of a long is_in": (lambda q: q.filter(F.volume_type.is_in([*map(str, range(200)), 3])), "3"),
+    "half a character in a long is_in": (
+        lambda q: q.filter(F.volume_type.is_in([*map(str, range(200)), "\ud800"])),
+        "surrogate",
+    ),
+    "too large an int in a long is_in": (lambda q: q.filter(F.series_number.is_in(range(2**63 - 9, 2**63 + 9))), "64"),
+    "a bool in a long is_in": (lambda q: q.filter(F.series_number.is_in([*range(200), True])), "bool"),
+    "funnel after limit": (lambda q: q.limit(3).funnel(), "limit"),
 }
 
 
@@ -286,6 +296,61 @@ def test_a_wrong_step_is_refused_before_any_io(nowhere: Client, case: str) -> No
     with pytest.raises(InvalidInputError) as raised:
         build(nowhere.volumes.query())
     assert word in str(raised.value)
+
+
+def sub(client: Client, column: str = "b_value") -> Any:
+    return client.volumes.query().select(column)
+
+
+Predicated = Callable[[Client], Any]
+REFUSED_SUBQUERIES: dict[str, tuple[Predicated, str]] = {
+    "without select": (lambda c: F.b_value.is_in(c.volumes.query()), "exactly one column"),
+    "of two columns": (lambda c: F.b_value.is_in(c.volumes.query().select("b_value", "license")), "exactly one column"),
+    "ANY of a list": (lambda c: F.b_value > ANY([1, 2]), "a subquery is expected"),  # type: ignore[arg-type]
+    "ALL without select": (lambda c: F.b_value > ALL(c.volumes.query()), "exactly one column"),
+    "== ANY": (lambda c: F.b_value == ANY(sub(c)), "is_in"),
+    "!= ALL": (lambda c: F.b_value != ALL(sub(c)), "is_in"),
+    "== a query": (lambda c: F.b_value == sub(c), "ANY"),
+    "> a query": (lambda c: F.b_value > sub(c), "ANY"),
+    "text in numbers": (lambda c: F.volume_type.is_in(sub(c)), "Float64"),
+    "number in texts": (lambda c: F.b_value.is_in(sub(c, "volume_type")), "String"),
+    "instant > ANY number": (lambda c: F.acquisition_datetime > ANY(sub(c)), "Float64"),
+    "list is_in": (lambda c: F.derived_from.is_in(sub(c, "identifier")), "contains_any"),
+    "list > ANY": (lambda c: F.derived_from > ANY(sub(c, "derived_from")), "no order"),
+    "bool > ALL": (lambda c: F.is_event_root > ALL(sub(c)), "is_event_root"),
+    "text contains_any": (lambda c: F.volume_type.contains_any(sub(c, "volume_type")), "is_in"),
+    "contains_any of numbers": (lambda c: F.derived_from.contains_any(sub(c)), "Float64"),
+    "unknown field": (lambda c: F.b_val.is_in(sub(c)), "Did you mean 'b_value'"),
+    "unknown field inside": (
+        lambda c: F.b_value.is_in(c.volumes.query().filter(F.b_val > 1).select("b_value")),
+        "b_val",
+    ),
+    "as_of of its own": (lambda c: F.b_value.is_in(c.volumes.query().as_of("2024-01-01").select("b_value")), "as_of"),
+    "as_of of its own, inside or": (
+        lambda c: (F.b_value > 1) | ~(F.b_value > ANY(c.volumes.query().as_of("2024-01-01").select("b_value"))),
+        "as_of",
+    ),
+    "of a client of the past": (lambda c: F.b_value.is_in(sub(c.as_of("2024-01-01"))), "as of 2024-01-01"),
+    "of another lake": (lambda c: F.b_value.is_in(sub(Client(f"{c.uri}2"))), "another lake"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_SUBQUERIES)
+def test_a_wrong_subquery_is_refused_before_any_io(nowhere: Client, case: str) -> None:
+    build, word = REFUSED_SUBQUERIES[case]
+    with pytest.raises(InvalidInputError) as raised:
+        nowhere.volumes.query().filter(build(nowhere))
+    assert word in str(raised.value)
+
+
+def test_a_subquery_sees_the_state_of_the_outer_query_or_is_refused(volumes: Client) -> None:
+    now, past, snapshot = volumes, volumes.as_of("2024-01-01"), volumes.snapshot()
+    for outer, inner in ((now, now), (past, past), (past, now), (snapshot, snapshot), (snapshot, now)):
+        found = outer.volumes.query().filter(F.b_value.is_in(sub(inner))).count()
+        assert found == (0 if outer is past else 3)
+    for outer, inner in ((now, past), (now, snapshot), (past, snapshot), (past, volumes.as_of("2023-01-01"))):
+        with pytest.raises(InvalidInputError, match="build both from one client"):
+            outer.volumes.query().filter(F.b_value.is_in(sub(inner)))
 
 
 SPELLING: dict[str, tuple[Callable[[], Any], str]] = {

@@ -60,11 +60,9 @@ def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> lis
     Raises:
         InvalidInputError: a value is of a type that this column never equals.
     """
-    given = dict.fromkeys(values)
-    given.pop(None, None)
-    if _is_plain(dtype, given):
-        return list(given)
-    return list(dict.fromkeys(to_literal(column, dtype, value) for value in values if value is not None))
+    given = [value for value in values if value is not None]
+    plain = _is_plain(dtype, given)
+    return list(dict.fromkeys(given if plain else (to_literal(column, dtype, value) for value in given)))
 
 
 def _is_plain(dtype: pl.DataType, values: Collection[Any]) -> bool:

@@ -23,6 +23,7 @@ class Select:
         columns: the columns that were selected; None for all visible ones.
         instant: see the table as of this instant; None for the client's own.
         all_versions: all versions, not only the one that is seen.
+        fixed: the past or the snapshot that the client of the query sees, in words; None for the newest state.
     """
 
     lake: str
@@ -33,6 +34,7 @@ class Select:
     columns: tuple[str, ...] | None = None
     instant: datetime | None = None
     all_versions: bool = False
+    fixed: str | None = None
 
 
 class HasSelect(ABC):

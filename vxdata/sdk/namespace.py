@@ -227,7 +227,7 @@ class Namespace(Resources[ResponseT]):
 
     def query(self) -> Query[ResponseT]:
         """Return a query over all resources of this type."""
-        return Query(self._session, Select(self._session.lake.store.uri, self._spec))
+        return Query(self._session, Select(self._session.lake.store.uri, self._spec, fixed=self._session.fixed))
 
     def files(self) -> pl.DataFrame:
         """Return the data files of this type as this client sees it, for other engines (docs/sql.md).

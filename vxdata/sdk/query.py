@@ -154,6 +154,10 @@ class BaseQuery(HasSelect):
                 raise InvalidInputError(f"the subquery is of another lake, {subquery.select.lake}.")
             if subquery.select.instant is not None:
                 raise InvalidInputError("a subquery has no as_of of its own; call .as_of on the outer query.")
+            if subquery.select.fixed not in (None, self._select.fixed):
+                raise InvalidInputError(
+                    f"the subquery is one {subquery.select.fixed}, the outer query is not; build both from one client."
+                )
 
     def _selected(self, columns: Sequence[str]) -> Select:
         if not columns:

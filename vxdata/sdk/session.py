@@ -6,7 +6,7 @@ from datetime import datetime
 from vxdata.errors import InvalidInputError
 from vxdata.lake.batch import check_batch_id
 from vxdata.lake.commit import Stamp
-from vxdata.lake.lake import Lake, View
+from vxdata.lake.lake import FixedView, Lake, View
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,13 @@ class Session:
     author: str
     instant: datetime | None = None
     read_only: str | None = None
+
+    @property
+    def fixed(self) -> str | None:
+        """The past or the snapshot that this client sees, in words; None for the newest state."""
+        past = "" if self.instant is None else f" as of {self.instant.isoformat()}"
+        snapshot = f" of the snapshot {self.view.state.to_text()}" if isinstance(self.view, FixedView) else ""
+        return f"{snapshot}{past}".strip() or None
 
     def stamp(self, operation: str, reason: str | None, batch_id: str | None = None) -> Stamp:
         """Return the stamp of a write.
