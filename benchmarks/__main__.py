@@ -35,10 +35,10 @@ def show_races(title: str, races: Iterable[Race]) -> None:
     """Print one table of times in milliseconds, each question against the fastest of several peers."""
     found = list(races)
     peers = list(dict.fromkeys(name for race in found for name in race.peers))
-    table = Table("ms", "ours", *peers, "ratio to the fastest", "at most", "", title=title)
+    table = Table("ms", "ours", *peers, "ratio to the fastest", "of processor time", "at most", "", title=title)
     for race in found:
         times = (f"{race.peers[name]:.1f}" if name in race.peers else "" for name in peers)
-        verdict = (f"{race.ratio:.2f}", f"{race.target:.2f}", race.verdict)
+        verdict = (f"{race.ratio:.2f}", f"{race.work:.2f}", f"{race.target:.2f}", race.verdict)
         table.add_row(race.question, f"{race.ours:.1f}", *times, *verdict)
     console.print(table)
 

@@ -45,12 +45,16 @@ def paired(
 
 @dataclass(frozen=True)
 class Race:
-    """One question put to us and to several peers; milliseconds, and the ratio to the fastest peer."""
+    """One question put to us and to several peers; milliseconds, and the ratio to the fastest peer.
+
+    `work` is the ratio of the processor's time, which other load on the machine disturbs less.
+    """
 
     question: str
     ours: float
     peers: Mapping[str, float]
     ratio: float
+    work: float
     target: float
 
     @property
@@ -71,17 +75,30 @@ def raced(
     rounds = []
     for _ in range(runs):
         order = [*order[1:], order[0]]  # so that nobody always runs after the same one
-        rounds.append({name: _warm_seconds(runners[name]) for name in order})
-    medians = {name: statistics.median(times[name] for times in rounds) * 1e3 for name in runners}
+        rounds.append({name: _warm_lap(runners[name]) for name in order})
+    medians = {name: statistics.median(times[name].wall for times in rounds) * 1e3 for name in runners}
     fastest = min(peers, key=lambda name: medians[name])
-    ratio = statistics.median(times[""] / times[fastest] for times in rounds)
-    return Race(question, medians.pop(""), medians, ratio, target)
+    ratio = statistics.median(times[""].wall / times[fastest].wall for times in rounds)
+    work = statistics.median(times[""].cpu / times[fastest].cpu for times in rounds)
+    return Race(question, medians.pop(""), medians, ratio, work, target)
 
 
-def _warm_seconds(function: Callable[[], Any]) -> float:
+@dataclass(frozen=True)
+class _Lap:
+    wall: float
+    cpu: float
+
+
+def _lap(function: Callable[[], Any]) -> _Lap:
+    cpu = time.process_time()
+    wall = _seconds(function)
+    return _Lap(wall, time.process_time() - cpu)
+
+
+def _warm_lap(function: Callable[[], Any]) -> _Lap:
     """Time a function; a quick one twice, as the peer before it left the processor's caches to itself."""
-    first = _seconds(function)
-    return first if first > _QUICK else _seconds(function)
+    first = _lap(function)
+    return first if first.wall > _QUICK else _lap(function)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -408,6 +408,33 @@ def test_a_cold_client_opens_a_table_once(proxy: Proxy, remote: Client, case: st
     assert set(opened.values()) == {2}  # deltalake reads each log entry twice
 
 
+SCANS: dict[str, tuple[Build, int]] = {
+    "is_in": (lambda c: F.study_id.is_in(studies(c)), 2),
+    "not is_in": (lambda c: ~F.study_id.is_in(studies(c)), 2),
+    "or": (lambda c: F.study_id.is_in(studies(c)) | (F.modality == "CT"), 2),
+    "contains_any": (lambda c: ~F.derived_from.contains_any(studies(c)), 2),
+    "contains_any of the same table": (lambda c: F.ancestors.contains_any(thick(c).select("study_id")), 2),
+    "ANY or ALL of one subquery": (
+        lambda c: (F.b_value > ANY(thick(c).select("b_value"))) | (F.b_value < ALL(thick(c).select("b_value"))),
+        2,
+    ),
+}
+
+
+def studies(client: Client) -> Any:
+    return client.imaging_studies.query().select("identifier")
+
+
+def thick(client: Client) -> Any:
+    return client.volumes.query().filter(F.slice_thickness > 4)
+
+
+@pytest.mark.parametrize("case", SCANS)
+def test_a_plan_scans_the_outer_table_once_and_each_subquery_once(tailed: Client, case: str) -> None:
+    build, scans = SCANS[case]
+    assert tailed.volumes.query().filter(build(tailed)).lazy().explain().count("Parquet SCAN") == scans
+
+
 def test_building_a_query_costs_nothing(proxy: Proxy, remote: Client) -> None:
     def build() -> None:
         sub = remote.volumes.query().filter(has_ancestor("datasource/a")).select("slice_thickness")
