@@ -55,7 +55,7 @@ def test_the_package_says_its_version_and_that_it_is_typed() -> None:
     assert version("vxdata-test-plugin")
 
 
-VERBS = {"create", "retrieve", "update", "delete", "history", "restore"}
+VERBS = {"create", "retrieve", "update", "delete", "history", "restore", "changes", "tree"}
 
 
 def public(thing: Any) -> set[str]:

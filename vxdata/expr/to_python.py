@@ -1,6 +1,9 @@
 """The Python target: a predicate as the text that builds it, for explanations, funnels and the command line."""
 
 from datetime import date, datetime
+from decimal import Decimal
+from keyword import iskeyword
+from math import isfinite
 from typing import Any, assert_never, cast
 
 from vxdata.expr.select import Select
@@ -91,13 +94,15 @@ def _operand(part: Any, most: int | None) -> str:
 
 
 def _field(column: str) -> str:
-    return f"F.{column}" if column.isidentifier() else f"F[{column!r}]"
+    return f"F.{column}" if column.isidentifier() and not iskeyword(column) else f"F[{column!r}]"
 
 
 def _literal(value: Any) -> str:
     if isinstance(value, (datetime, date)):
         return repr(value.isoformat())
-    return f"Decimal({str(value)!r})" if type(value).__name__ == "Decimal" else repr(value)
+    if isinstance(value, float) and not isfinite(value):
+        return f"float({str(value)!r})"
+    return f"Decimal({str(value)!r})" if isinstance(value, Decimal) else repr(value)
 
 
 def _literals(values: tuple[Any, ...], most: int | None) -> str:

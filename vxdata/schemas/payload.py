@@ -1,6 +1,7 @@
 """The payload models: what each type of resource holds.
 
-Every field is optional and an open string unless a type is given; units and DICOM keywords stand in the descriptions.
+Every field is optional and an open string unless a type is given; units and DICOM keywords stand in the descriptions,
+the unit of a number in `json_schema_extra={"unit": ...}` as well, for programs.
 A team adds a type of its own by subclassing `Payload`::
 
     class Biopsy(Payload, type="biopsy", namespace="biopsies", parents=("patient",)):
@@ -126,9 +127,15 @@ class VolumePayload(Payload, type="volume", namespace="volumes", parents=("imagi
     volume_type: str | None = Field(default=None, description="Kind of volume, such as T2, ADC, DWI, DCE or SEG.")
     image_plane: str | None = Field(default=None, description="Plane of the slices: transversal, sagittal or coronal.")
     slice_thickness: float | None = Field(
-        default=None, description="Nominal slice thickness, mm (DICOM SliceThickness)."
+        default=None,
+        description="Nominal slice thickness, mm (DICOM SliceThickness).",
+        json_schema_extra={"unit": "mm"},
     )
-    b_value: float | None = Field(default=None, description="Diffusion weighting, s/mm² (DICOM DiffusionBValue).")
+    b_value: float | None = Field(
+        default=None,
+        description="Diffusion weighting, s/mm² (DICOM DiffusionBValue).",
+        json_schema_extra={"unit": "s/mm²"},
+    )
     series_description: str | None = Field(default=None, description="Description (DICOM SeriesDescription).")
     acquisition_datetime: UtcDatetime | None = Field(
         default=None, description="Start of the acquisition, UTC (DICOM AcquisitionDateTime)."
@@ -155,7 +162,9 @@ class VolumePayload(Payload, type="volume", namespace="volumes", parents=("imagi
         default=None, description="Model of the device (DICOM ManufacturerModelName)."
     )
     magnetic_field_strength: float | None = Field(
-        default=None, description="Field strength, T (DICOM MagneticFieldStrength)."
+        default=None,
+        description="Field strength, T (DICOM MagneticFieldStrength).",
+        json_schema_extra={"unit": "T"},
     )
     sop_class_uid: str | None = Field(default=None, description="Kind of DICOM object (DICOM SOPClassUID).")
     transfer_syntax_uid: str | None = Field(
@@ -171,7 +180,11 @@ class VolumePayload(Payload, type="volume", namespace="volumes", parents=("imagi
     number_of_series_related_instances: int | None = Field(
         default=None, description="Files in the series, a count (DICOM NumberOfSeriesRelatedInstances)."
     )
-    size_mb: float | None = Field(default=None, description="Size of the series, MB (10^6 bytes).")
+    size_mb: float | None = Field(
+        default=None,
+        description="Size of the series, MB (10^6 bytes).",
+        json_schema_extra={"unit": "MB"},
+    )
     source_doi: str | None = Field(
         default=None, description="DOI of the publication or data set that the series belongs to."
     )
@@ -232,7 +245,11 @@ class PathologyAssessmentPayload(
 class PsaMeasurementPayload(Payload, type="psameasurement", namespace="psa_measurements", parents=("patient",)):
     """One measurement of prostate-specific antigen."""
 
-    value: float | None = Field(default=None, description="Total PSA in serum, ng/mL.")
+    value: float | None = Field(
+        default=None,
+        description="Total PSA in serum, ng/mL.",
+        json_schema_extra={"unit": "ng/mL"},
+    )
     measured_at: UtcDatetime | None = Field(default=None, description="When the blood was taken, UTC.")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vxdata.schemas.registry import PayloadRegistry
     from vxdata.schemas.response import ResourceResponse
     from vxdata.sdk.commits import Commits
+    from vxdata.sdk.info import LakeInfo
     from vxdata.sdk.maintain import Event, MaintainPolicy, MaintainReport
     from vxdata.sdk.namespace import Namespace, Resources
     from vxdata.sdk.session import Session
@@ -129,50 +130,17 @@ class Client:
 
         return Snapshots(self._session)
 
-    # -- upkeep
+    # -- looking
 
-    def vacuum(
-        self,
-        *,
-        retention: timedelta | None = None,
-        dry_run: bool = True,
-        progress: "Callable[[str], None] | None" = None,
-    ) -> "VacuumReport":
-        """Delete the files that neither the newest state needs, nor a younger one, nor a kept snapshot.
-
-        Args:
-            retention: how long states that were superseded stay readable: at least 24 hours; default: seven days.
-            dry_run: only say what would be deleted.
-            progress: told what is being done.
-
-        Returns:
-            What was deleted, or would be: `.files` (a frame), `.count`, `.bytes`.
-
-        Raises:
-            InvalidInputError: the retention is too short, or this client is read-only.
-            NotFoundError: no lake is here.
-        """
-        from vxdata.lake.vacuum import vacuum
-
-        self._session.stamp("vacuum", None)
-        return vacuum(self._session.lake, retention, dry_run, progress or (lambda text: None))
-
-    def verify(self, *, progress: "Callable[[str], None] | None" = None) -> "VerifyReport":
-        """Check the whole lake as it is now: log, files, checksums, statistics, versions, lineage, kept snapshots.
-
-        Args:
-            progress: told what is being done.
-
-        Returns:
-            `.ok`, and `.findings`: a frame with severity, kind, namespace, subject, detail and remedy.
+    def info(self) -> "LakeInfo":
+        """Return the state of the lake: how much each table holds, how it lies in files, and what wants upkeep.
 
         Raises:
             NotFoundError: no lake is here.
         """
-        from vxdata.lake.verify import verify
+        from vxdata.sdk.info import read_info
 
-        lake = self._session.lake
-        return verify(lake.store, lake.patience, progress or (lambda text: None))
+        return read_info(self._session)
 
     # -- commits
 
@@ -233,6 +201,49 @@ class Client:
 
         told = progress or (lambda _: None)
         return compact(self._session, namespaces, datasources=datasources, policy=policy, reason=reason, progress=told)
+
+    def vacuum(
+        self,
+        *,
+        retention: timedelta | None = None,
+        dry_run: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> "VacuumReport":
+        """Delete the files that neither the newest state needs, nor a younger one, nor a kept snapshot.
+
+        Args:
+            retention: how long states that were superseded stay readable: at least 24 hours; default: seven days.
+            dry_run: only say what would be deleted.
+            progress: told what is being done.
+
+        Returns:
+            What was deleted, or would be: `.files` (a frame), `.count`, `.bytes`.
+
+        Raises:
+            InvalidInputError: the retention is too short, or this client is read-only.
+            NotFoundError: no lake is here.
+        """
+        from vxdata.lake.vacuum import vacuum
+
+        self._session.stamp("vacuum", None)
+        return vacuum(self._session.lake, retention, dry_run, progress or (lambda text: None))
+
+    def verify(self, *, progress: Callable[[str], None] | None = None) -> "VerifyReport":
+        """Check the whole lake as it is now: log, files, checksums, statistics, versions, lineage, kept snapshots.
+
+        Args:
+            progress: told what is being done.
+
+        Returns:
+            `.ok`, and `.findings`: a frame with severity, kind, namespace, subject, detail and remedy.
+
+        Raises:
+            NotFoundError: no lake is here.
+        """
+        from vxdata.lake.verify import verify
+
+        lake = self._session.lake
+        return verify(lake.store, lake.patience, progress or (lambda text: None))
 
     def maintain(
         self,

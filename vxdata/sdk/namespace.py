@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 import polars as pl
 
@@ -28,6 +28,9 @@ from vxdata.schemas.response import ResourceResponse
 from vxdata.sdk.convert import to_responses, wanted_changes, wanted_of
 from vxdata.sdk.query import Query, read_instant
 from vxdata.sdk.session import Session
+
+if TYPE_CHECKING:
+    from vxdata.sdk.tree import Tree
 
 ResponseT = TypeVar("ResponseT", bound=ResourceResponse[Any])
 
@@ -137,6 +140,36 @@ class Resources(Generic[ResponseT]):
             raise NotFoundError(f"{identifier!r} does not exist.")
         return cast("list[ResponseT]", to_responses(spec, found))
 
+    def changes(self, identifier: str) -> pl.DataFrame:
+        """Return what happened to a resource, oldest first, field by field, with who did it and why.
+
+        Returns:
+            One row for each field that a change set (one row with a null field for a delete): valid_from (when),
+            valid_to (until when that state held), operation (created, updated, deleted), field, before, after (as
+            text; lists and nested models as JSON), author, reason, commit_id (null where nobody knows any more).
+
+        Raises:
+            NotFoundError: it never existed.
+        """
+        from vxdata.sdk.changes import read_changes
+
+        return read_changes(self._session, self._spec_of(identifier), identifier)
+
+    def tree(self, identifier: str, *, depth: int = 1, limit: int = 20) -> "Tree":
+        """Return what lies below a resource: its live descendants down to a depth, and counts of all of them by type.
+
+        Args:
+            identifier: the resource.
+            depth: how many levels are listed; 1 for the children alone.
+            limit: how many children of each resource are listed at most.
+
+        Raises:
+            NotFoundError: the resource is not live.
+        """
+        from vxdata.sdk.tree import read_tree
+
+        return read_tree(self._session, self._spec_of(identifier), identifier, depth, limit)
+
     def update(
         self,
         identifier: str,
@@ -228,6 +261,18 @@ class Namespace(Resources[ResponseT]):
     def query(self) -> Query[ResponseT]:
         """Return a query over all resources of this type."""
         return Query(self._session, Select(self._session.lake.store.uri, self._spec, fixed=self._session.fixed))
+
+    def fields(self) -> pl.DataFrame:
+        """Return the fields of this type: the metadata in the order of the responses, then the payload's.
+
+        Returns:
+            field, type (text, int, float, bool, instant, list of text, ...), unit, description, nulls and rows (how
+            many of the resources that this client sees lack a value, out of how many; null where no lake is). They
+            come from the files' statistics, or from one pass where old versions lie among the current ones.
+        """
+        from vxdata.sdk.fields import read_fields
+
+        return read_fields(self._session, self._spec)
 
     def files(self) -> pl.DataFrame:
         """Return the data files of this type as this client sees it, for other engines (docs/sql.md).

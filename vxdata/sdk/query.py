@@ -28,6 +28,19 @@ QueryT = TypeVar("QueryT", bound="BaseQuery")
 ResponseT = TypeVar("ResponseT", bound=ResourceResponse[Any])
 
 
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """The beginning of an answer.
+
+    Attributes:
+        rows: the first rows.
+        total: how many rows there are.
+    """
+
+    rows: pl.DataFrame
+    total: int
+
+
 @dataclass(frozen=True)
 class BaseQuery(HasSelect):
     """The steps that every query has."""
@@ -104,6 +117,13 @@ class BaseQuery(HasSelect):
     def count(self) -> int:
         """Return the number of rows."""
         return int(self._run(self.lazy().select(pl.len())).item())
+
+    def preview(self, n: int = 20) -> "Preview":
+        """Return the first n rows and the number of all of them, from one state of the lake."""
+        plan = self.lazy()
+        with translated(self._select.lake, f"read {self._select.spec.namespace} of"):
+            rows, count = pl.collect_all([plan.head(n), plan.select(pl.len())])
+        return Preview(rows, int(count.item()))
 
     def explain(self) -> str:
         """Say what the query would read: files out of all, filters that go down to them, closings, and the plan."""
