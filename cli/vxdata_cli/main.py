@@ -21,10 +21,13 @@ from vxdata.errors import (
 )
 from vxdata_cli.commits import LOG_EXAMPLES, RESTORE_EXAMPLES, REVERT_EXAMPLES, log, restore, revert
 from vxdata_cli.demo import EXAMPLES, demo
+from vxdata_cli.get import GET_EXAMPLES, HISTORY_EXAMPLES, TREE_EXAMPLES, get, history, tree
 from vxdata_cli.ingest import app as ingest_app
 from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
+from vxdata_cli.look import INFO_EXAMPLES, SCHEMA_EXAMPLES, info, schema
 from vxdata_cli.options import Debug
 from vxdata_cli.out import WarningsToOut, out
+from vxdata_cli.query import FUNNEL_EXAMPLES, QUERY_EXAMPLES, funnel, query
 from vxdata_cli.upkeep import VACUUM_EXAMPLES, VERIFY_EXAMPLES, snapshots_app, vacuum, verify
 
 EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
@@ -47,6 +50,8 @@ app = typer.Typer(
   $ vxdata demo
   $ vxdata ingest idc --collection prostatex
   $ vxdata ingest idc --uri s3://bucket/lake --json
+  $ vxdata query volumes --where "modality == 'MR' and slice_thickness < 3"
+  $ vxdata get patient/BB00017
   $ vxdata verify
 
 Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
@@ -54,6 +59,13 @@ Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
 )
 app.add_typer(ingest_app)
 app.command(epilog=EXAMPLES)(demo)
+app.command(epilog=QUERY_EXAMPLES)(query)
+app.command(epilog=GET_EXAMPLES)(get)
+app.command(epilog=HISTORY_EXAMPLES)(history)
+app.command(epilog=TREE_EXAMPLES)(tree)
+app.command(epilog=FUNNEL_EXAMPLES)(funnel)
+app.command(epilog=SCHEMA_EXAMPLES)(schema)
+app.command(epilog=INFO_EXAMPLES)(info)
 app.command(epilog=VACUUM_EXAMPLES)(vacuum)
 app.command(epilog=VERIFY_EXAMPLES)(verify)
 app.add_typer(snapshots_app)

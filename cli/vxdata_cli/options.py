@@ -32,6 +32,10 @@ Index = Annotated[
         help="An idc_index.parquet, or its folder (default: the installed idc-index-data).",
     ),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="INSTANT", help="See the lake as of this instant: ISO 8601, UTC."),
+]
 
 
 def _set_json(value: bool) -> bool:

@@ -3,17 +3,23 @@
 Three ways to speak: for people (tables, colours on a terminal), as JSON, or quietly. Only this module writes.
 """
 
+import base64
 import json
 import logging
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 Begin = Callable[[str], None]
 """Says what is being done from now on; whatever was being done before is then done."""
@@ -44,13 +50,28 @@ class Out:
 
         return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-    def result(self, document: dict[str, Any], *shown: "RenderableType") -> None:
+    def result(self, document: Any, *shown: "RenderableType") -> None:
         """Give a command's result: the document as JSON, or what people see of it."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, indent=2) + "\n")
-            sys.stdout.flush()
+            self._write_json(document)
         else:
             self.show(*shown)
+
+    def text(self, document: Any, text: "str | Text") -> None:
+        """Give a command's result: the document as JSON, or lines of text that are never broken."""
+        if self.as_json:
+            self._write_json(document)
+        else:
+            self.show_verbatim(text)
+
+    def _write_json(self, document: Any) -> None:
+        sys.stdout.write(json.dumps(to_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    @property
+    def width(self) -> int:
+        """How many columns stdout has."""
+        return self._stdout.width
 
     def show(self, *shown: "RenderableType") -> None:
         """Show something to people."""
@@ -58,7 +79,7 @@ class Out:
             for part in shown:
                 self._stdout.print(part)
 
-    def show_verbatim(self, text: str) -> None:
+    def show_verbatim(self, text: "str | Text") -> None:
         """Show text whose lines are never broken, so that it can be copied."""
         if not self.quiet and not self.as_json:
             self._stdout.print(text, soft_wrap=True)
@@ -134,6 +155,26 @@ class Out:
 
 
 out = Out()
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: instants in ISO 8601, bytes in base64, decimals as text, no infinities."""
+    match value:
+        case dict():
+            return {str(name): to_plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [to_plain(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case Enum():
+            return to_plain(value.value)
+        case date():
+            return value.isoformat()
+        case bytes():
+            return base64.b64encode(value).decode()
+        case Decimal():
+            return str(value)
+    return value
 
 
 class WarningsToOut(logging.Handler):

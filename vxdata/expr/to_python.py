@@ -1,5 +1,6 @@
 """The Python target: a predicate as the text that builds it, for explanations, funnels and the command line."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from keyword import iskeyword
@@ -69,6 +70,28 @@ def to_python(node: Node, most: int | None = None) -> str:
 
 def select_to_python(select: Select, client: str = "client", most: int | None = None) -> str:
     """Return the text of a query, without its last step."""
+    return ".".join(_steps(select, client))
+
+
+def to_script(select: Select, uri: str) -> str:
+    """Return a query as a Python script that runs: it leaves the answer in `frame`, and prints it.
+
+    Args:
+        select: the query.
+        uri: the lake's address.
+    """
+    head, *steps = _steps(select, "client")
+    lines = [f"frame = (\n    {head}", *steps, "collect()\n)\nprint(frame)"]
+    body = "\n    .".join(lines)
+    names = [
+        name for name, mark in (("F", r"\bF[.\[]"), ("has_ancestor", r"\bhas_ancestor\(")) if re.search(mark, body)
+    ]
+    decimal = "from decimal import Decimal\n\n" if re.search(r"\bDecimal\(", body) else ""
+    imports = f"{decimal}from vxdata.sdk import {', '.join(['Client', *names])}"
+    return f"{imports}\n\nclient = Client({uri!r})\n{body}"
+
+
+def _steps(select: Select, client: str) -> list[str]:
     steps = [f"{client}.{select.spec.namespace}.query()"]
     if select.filters:
         steps.append(f"filter({', '.join(to_python(node, most) for node in select.filters)})")
@@ -83,7 +106,7 @@ def select_to_python(select: Select, client: str = "client", most: int | None = 
         steps.append(f"limit({select.limit})")
     if select.columns is not None:
         steps.append(f"select({', '.join(map(repr, select.columns))})")
-    return ".".join(steps)
+    return steps
 
 
 def _operand(part: Any, most: int | None) -> str:

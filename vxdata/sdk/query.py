@@ -137,6 +137,13 @@ class BaseQuery(HasSelect):
 
         return to_sql(self._select, self._session.instant)
 
+    def to_python(self) -> str:
+        """Return the same question as a Python script that runs."""
+        from vxdata.expr.to_python import to_script
+
+        at = self._select.instant or self._session.instant
+        return to_script(replace(self._select, instant=at), self._select.lake)
+
     def funnel(self) -> pl.DataFrame:
         """Count what each filter leaves, in their order and in one pass.
 

@@ -55,7 +55,9 @@ def read_tree(session: Session, spec: TableSpec, identifier: str, depth: int, li
     parents = [(identifier, spec.type_name)]
     for level in range(1, depth + 1):
         found = list(reader.children(parents))
-        children = pl.concat([pl.DataFrame(schema=NODE_SCHEMA), *(f.with_columns(depth=pl.lit(level, pl.Int64)) for f in found)])
+        children = pl.concat(
+            [pl.DataFrame(schema=NODE_SCHEMA), *(f.with_columns(depth=pl.lit(level, pl.Int64)) for f in found)]
+        )
         children = children.sort("identifier")
         is_shown = pl.int_range(pl.len()).over("parent_identifier") < limit
         levels.append(children.filter(is_shown))

@@ -1,0 +1,90 @@
+"""Stored data for people: text that cannot play with the terminal, and frames cut to the terminal's width."""
+
+import json
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_WIDEST, _NARROWEST = range(60, 19, -4), 20
+_GAP = 3  # what a table puts between two columns
+
+
+def shown_text(value: Any) -> str:
+    """Return a value on one line, exact, with what is not printable escaped; nothing for null."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return escaped(value)
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return instant_text(value)
+        case date():
+            return value.isoformat()
+        case bytes():
+            return value.hex()
+        case list() | tuple() | dict():
+            return escaped(json.dumps(value, ensure_ascii=False, default=shown_text))
+    return str(value)
+
+
+def instant_text(instant: datetime) -> str:
+    """Return a UTC instant, with its microseconds where it has some."""
+    return f"{instant:%Y-%m-%d %H:%M:%S}" + (f".{instant.microsecond:06d}" if instant.microsecond else "")
+
+
+def escaped(text: str) -> str:
+    """Return text whose control characters are escaped, so that stored data cannot command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return text that fits some cells; the middle is left out, because identifiers share long beginnings."""
+    if cell_len(text) <= most:
+        return text
+    head, tail = most // 2, (most - 1) // 2
+    while cell_len(text[:head] + "…" + text[len(text) - tail :]) > most:  # wide characters
+        head, tail = max(head - 1, 0), max(tail - 1, 0)
+    return text[:head] + "…" + text[len(text) - tail :]
+
+
+def data_table(frame: "pl.DataFrame", width: int) -> tuple[Table, int]:
+    """Return rows as a table that fits some columns of a terminal, and how many columns of the frame it leaves out."""
+    cells = {name: [shown_text(value) for value in frame[name]] for name in frame.columns}
+    natural = {name: max(map(cell_len, (name, *cells[name]))) for name in frame.columns}
+    most = next((cap for cap in _WIDEST if _total(natural.values(), cap) <= width), _NARROWEST)
+    kept = _that_fit(natural, most, width)
+    most = next((cap for cap in _WIDEST if _total((natural[name] for name in kept), cap) <= width), most)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in kept:
+        justify: Literal["left", "right"] = "right" if frame.schema[name].is_numeric() else "left"
+        table.add_column(Text(escaped(name)), justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in range(frame.height):
+        table.add_row(*(Text(shortened(cells[name][row], max(most, len(name)))) for name in kept))
+    return table, frame.width - len(kept)
+
+
+def _total(widths: Any, cap: int) -> int:
+    return sum(min(width, cap) + _GAP for width in widths)
+
+
+def _that_fit(natural: dict[str, int], most: int, width: int) -> Sequence[str]:
+    """Return the first columns that fit; one at least."""
+    kept: list[str] = []
+    for name, wanted in natural.items():
+        width -= max(min(wanted, most), len(name)) + _GAP
+        if width < 0 and kept:
+            break
+        kept.append(name)
+    return kept
