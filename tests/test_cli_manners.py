@@ -32,7 +32,10 @@ from vxdata_cli import main
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
 HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
-COMMANDS = [(), ("demo",), ("ingest", "idc"), ("vacuum",), ("verify",), ("log",), ("restore",), ("revert",)]
+ASKING = ("query", "get", "history", "tree", "funnel", "schema", "info", "log")
+CHANGING = ("restore", "revert")
+UPKEEP = ("vacuum", "verify")
+COMMANDS = [(), ("demo",), ("ingest", "idc"), *((name,) for name in (*ASKING, *CHANGING, *UPKEEP))]
 COMMANDS += [("snapshots", verb) for verb in ("list", "keep", "drop")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vxdata.catalog.table import METADATA_COLUMNS, table_spec
 from vxdata.schemas.registry import registry
 from vxdata.sdk.fields import unit_of
-from vxdata_cli.grid import escaped, instant_text, shown_text
+from vxdata_cli.shown import escaped, instant_text, shown_text
 
 if TYPE_CHECKING:
     import polars as pl

@@ -95,16 +95,11 @@ def write_stdout(asked: "BaseQuery", form: Format) -> None:
 
 
 def _write(asked: "BaseQuery", form: Format, stream: BinaryIO) -> None:
-    from vxdata.schemas.columns import to_arrow_schema
-
-    plan, select = asked.lazy(), asked.as_select()
-    names = select.columns or select.spec.visible
     if form is Format.PARQUET:
-        plain = to_arrow_schema({name: select.spec.visible[name] for name in names})  # no view types
         with _translated(asked):
-            plan.sink_parquet(stream, arrow_schema=plain)
+            asked.lazy().sink_parquet(stream)
         return
-    rows = as_text(plan, form)
+    rows = as_text(asked.lazy(), form)
     if form is Format.CSV:
         stream.write(rows.head(0).collect().write_csv().encode())
     for batch in _batches(asked, rows):

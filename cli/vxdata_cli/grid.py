@@ -1,8 +1,6 @@
-"""Stored data for people: text that cannot play with the terminal, and frames cut to the terminal's width."""
+"""Frames of stored data for people, cut to the terminal's width."""
 
-import json
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
@@ -10,43 +8,13 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from vxdata_cli.shown import escaped, shown_text
+
 if TYPE_CHECKING:
     import polars as pl
 
 _WIDEST, _NARROWEST = range(60, 19, -4), 20
 _GAP = 3  # what a table puts between two columns
-
-
-def shown_text(value: Any) -> str:
-    """Return a value on one line, exact, with what is not printable escaped; nothing for null."""
-    match value:
-        case None:
-            return ""
-        case str():
-            return escaped(value)
-        case bool():
-            return str(value).lower()
-        case datetime():
-            return instant_text(value)
-        case date():
-            return value.isoformat()
-        case bytes():
-            return value.hex()
-        case list() | tuple() | dict():
-            return escaped(json.dumps(value, ensure_ascii=False, default=shown_text))
-    return str(value)
-
-
-def instant_text(instant: datetime) -> str:
-    """Return a UTC instant, with its microseconds where it has some."""
-    return f"{instant:%Y-%m-%d %H:%M:%S}" + (f".{instant.microsecond:06d}" if instant.microsecond else "")
-
-
-def escaped(text: str) -> str:
-    """Return text whose control characters are escaped, so that stored data cannot command a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str, most: int) -> str:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.text import Text
 
 Begin = Callable[[str], None]
 """Says what is being done from now on; whatever was being done before is then done."""
@@ -57,7 +56,7 @@ class Out:
         else:
             self.show(*shown)
 
-    def text(self, document: Any, text: "str | Text") -> None:
+    def text(self, document: Any, text: str) -> None:
         """Give a command's result: the document as JSON, or lines of text that are never broken."""
         if self.as_json:
             self._write_json(document)
@@ -79,10 +78,11 @@ class Out:
             for part in shown:
                 self._stdout.print(part)
 
-    def show_verbatim(self, text: "str | Text") -> None:
+    def show_verbatim(self, text: str) -> None:
         """Show text whose lines are never broken, so that it can be copied."""
         if not self.quiet and not self.as_json:
-            self._stdout.print(text, soft_wrap=True)
+            sys.stdout.write(text + "\n")  # without rich, whose import takes as long as a look-up
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Tell people something on the side."""

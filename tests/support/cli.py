@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -133,3 +135,26 @@ def second_release() -> pl.DataFrame:
         license_short_name=pl.when(is_changed).then(pl.lit("CC0")).otherwise("license_short_name"),
         PatientSex=pl.when(pl.col("PatientID") == patients[1]).then(pl.lit("O")).otherwise("PatientSex"),
     )
+
+
+# ---- in this process, where a test needs no process of its own
+
+
+def run_here(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `vxdata` in this process with pipes as stdout and stderr; it takes no time to start."""
+    from vxdata_cli import main
+    from vxdata_cli.out import Out, out
+
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
+    vars(out).clear()
+    vars(out).update(vars(Out()))
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            main.app([*map(str, args)], prog_name="vxdata")
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except Exception as error:
+            code = main.report(error)
+    written = [stream.buffer.getvalue().decode() for stream in streams]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(args, code, *written)

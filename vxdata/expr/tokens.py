@@ -41,7 +41,7 @@ _WRONG = (  # pattern of what people write, what to write
     (r"[+-]?[\d.]+\w*", "{found} is no number, and a text stands in quotes"),
     (r"(?s).", "{found} has no meaning here"),
 )
-_MOST_BEFORE, _MOST_BEHIND = 48, 20
+_MOST_BEFORE, _MOST_SHOWN = 48, 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def fault(text: str, at: int, message: str) -> InvalidInputError:
     first = text.rfind("\n", 0, at) + 1
     line = text[first:].partition("\n")[0]
     start = max(0, at - first - _MOST_BEFORE)
-    end = at - first + _MOST_BEHIND
+    end = start + _MOST_SHOWN
     before = ("…" if start else "") + _printable(line[start : at - first])
     behind = _printable(line[at - first : end]) + ("…" if len(line) > end else "")
     return InvalidInputError(f"{message}\n  {before}{behind}\n  {' ' * _cells(before)}^")

@@ -76,7 +76,8 @@ class Payload(_WithKeywords):
         parents: the types that a parent may have; empty for a root (only ``datasource`` is one).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # validators are built when a model is first used: a process uses a few of all types
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     payload_type: ClassVar[str] = ""
     namespace: ClassVar[str] = ""

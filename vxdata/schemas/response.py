@@ -40,7 +40,7 @@ class ResourceResponse(BaseModel, Generic[PayloadT]):
         payload: the typed content.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     identifier: str
     parent_identifier: str | None

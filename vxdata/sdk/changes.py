@@ -53,12 +53,9 @@ class Event:
 def read_changes(session: Session, spec: TableSpec, identifier: str) -> pl.DataFrame:
     """Return the changes of a resource, oldest first; see `Resources.changes`."""
     snapshot = session.view.snapshot(spec)
-    rows = snapshot.history_of([identifier])
-    versions = scd2.versions(rows.lazy(), scd2.closings_of(rows.lazy()), session.instant).sort("valid_from").collect()
-    if versions.is_empty():
+    events = events_in(snapshot.history_of([identifier]), spec, session.instant)
+    if not events:
         raise NotFoundError(f"{identifier!r} does not exist.")
-    names = ("parent_identifier", "license", *spec.fields)
-    events = list(events_of(versions.to_dicts(), _deleters(rows), names))
     ids = {event.commit_id for event in events if event.commit_id is not None}
     known = commit_records(session.lake.table(spec), ids, snapshot.version)
     return pl.DataFrame(
@@ -68,19 +65,26 @@ def read_changes(session: Session, spec: TableSpec, identifier: str) -> pl.DataF
     )
 
 
+def events_in(rows: pl.DataFrame, spec: TableSpec, instant: datetime | None = None) -> list[Event]:
+    """Return what happened to one resource, from its physical rows, folded or not; pure.
+
+    Args:
+        rows: all physical rows of the resource.
+        spec: its table.
+        instant: as known then; None for all.
+    """
+    lazy = rows.lazy()
+    versions = scd2.versions(lazy, scd2.closings_of(lazy), instant).sort("valid_from").collect().to_dicts()
+    names = ("parent_identifier", "license", *spec.fields)
+    return list(_events(versions, _deleters(rows), names)) if versions else []
+
+
 def _deleters(rows: pl.DataFrame) -> dict[datetime, str | None]:
     """Return the commit of each tombstone by the `valid_from` of the version that it ends."""
     return dict(rows.filter("is_deleted").select("closes", "commit_id").iter_rows())
 
 
-def events_of(versions: list[Row], deleters: dict[datetime, str | None], names: tuple[str, ...]) -> Iterator[Event]:
-    """Return what happened between the versions of one resource; pure.
-
-    Args:
-        versions: all of them with their derived ends, oldest first.
-        deleters: the commit of each tombstone that is still there, by the version that it ends.
-        names: the columns to compare.
-    """
+def _events(versions: list[Row], deleters: dict[datetime, str | None], names: tuple[str, ...]) -> Iterator[Event]:
     absent = dict.fromkeys(names)
     for before, version in pairwise([None, *versions]):
         assert version is not None, "only the first of the pairs has no version before it"
