@@ -70,7 +70,7 @@ def to_python(node: Node, most: int | None = None) -> str:
 
 def select_to_python(select: Select, client: str = "client", most: int | None = None) -> str:
     """Return the text of a query, without its last step."""
-    return ".".join(_steps(select, client))
+    return ".".join(_steps(select, client, most))
 
 
 def to_script(select: Select, uri: str) -> str:
@@ -91,7 +91,7 @@ def to_script(select: Select, uri: str) -> str:
     return f"{imports}\n\nclient = Client({uri!r})\n{body}"
 
 
-def _steps(select: Select, client: str) -> list[str]:
+def _steps(select: Select, client: str, most: int | None = None) -> list[str]:
     steps = [f"{client}.{select.spec.namespace}.query()"]
     if select.filters:
         steps.append(f"filter({', '.join(to_python(node, most) for node in select.filters)})")
