@@ -129,9 +129,9 @@ def plan_changes(
 
 
 _NOW, _MOVED, _CHANGED = ":now", ":moved", ":changed"  # no field's name holds a colon
-_MOVED_REASON = pl.lit("the parent of a live resource never changes; delete the resource and create it anew").alias(
-    REASON
-)
+_MOVED_REASON = pl.lit(
+    "parent_identifier of a live resource never changes; delete the resource and create it anew"
+).alias(REASON)
 _LATE = pl.lit("valid_from is not later than what is known of the resource; load history oldest first").alias(REASON)
 
 
@@ -237,9 +237,13 @@ def _with_lineage(spec: TableSpec, rows: pl.DataFrame, parents: pl.DataFrame) ->
 def _orphan_reason(spec: TableSpec) -> pl.Expr:
     parent = pl.col("parent_identifier")
     if not spec.payload.parent_types:
-        return pl.format("a {} has no parent, but parent_identifier is {}", pl.lit(spec.type_name), parent)
-    named = pl.format("the parent {} is not live and not in the frame", parent)
-    return pl.when(parent.is_null()).then(pl.lit("a new resource needs a parent_identifier")).otherwise(named)
+        return pl.format("parent_identifier {} is too much: a {} has no parent", parent, pl.lit(spec.type_name))
+    named = pl.format("parent_identifier {} is not live and not in the frame", parent)
+    return (
+        pl.when(parent.is_null())
+        .then(pl.lit("parent_identifier is missing: a new resource needs one"))
+        .otherwise(named)
+    )
 
 
 def _physical(rows: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,9 @@
 """Deletes: tombstones for resources and their descendants, deepest first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import polars as pl
 
@@ -107,12 +109,14 @@ def _closing_plan(spec: TableSpec, doomed: pl.DataFrame, planned: datetime, stam
     return Plan(rows, Premises(doomed["identifier"], childless=doomed["identifier"]))
 
 
-def refuse_parents(view: View, spec: TableSpec, doomed: pl.Series) -> None:
-    """Raise if resources that are to be deleted have live children that are not deleted with them."""
+def refuse_parents(
+    view: View, spec: TableSpec, doomed: pl.Series, gone: Mapping[str, pl.Series] = MappingProxyType({})
+) -> None:
+    """Raise if resources that are to be deleted have live children that are not deleted with them, or before them."""
     children = live_children(view, spec, doomed)
-    own = children.get(spec.namespace)
-    if own is not None:
-        children[spec.namespace] = own.filter(~pl.col("identifier").is_in(doomed.implode()))
+    for namespace, closed in {**gone, spec.namespace: doomed}.items():
+        if namespace in children:
+            children[namespace] = children[namespace].filter(~pl.col("identifier").is_in(closed.implode()))
     counts = {namespace: rows.height for namespace, rows in children.items() if rows.height}
     if counts:
         words = ", ".join(f"{count} {namespace}" for namespace, count in counts.items())

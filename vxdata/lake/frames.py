@@ -19,6 +19,7 @@ _PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
 _DOTS = r"/\.{1,2}(?:/|$)"
 Read = TypeVar("Read")
 REASON = ":reason"  # inside; no field's name holds a colon
+"""Why a row is refused. A reason begins with the name of the column that it is about."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,11 @@ def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parent
     distinct = rows.unique(maintain_order=True) if repeats else rows
     contradicts = pl.col("identifier").is_duplicated() if repeats else pl.lit(False)
     reasons = pl.coalesce(
-        pl.when(pl.col("identifier").is_null()).then(pl.lit("the identifier is null")),
+        pl.when(pl.col("identifier").is_null()).then(pl.lit("identifier is null")),
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
         *(_unlike_the_model(spec, name, distinct[name]) for name in given if name in spec.fields),
-        pl.when(contradicts).then(pl.lit("the identifier occurs again with other values")),
+        pl.when(contradicts).then(pl.lit("identifier occurs again with other values")),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
     rejected = judged.filter(pl.col(REASON).is_not_null())

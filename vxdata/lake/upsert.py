@@ -7,6 +7,7 @@ children first.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal
 
 import polars as pl
@@ -95,21 +96,10 @@ def upsert(
         InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children.
         ConflictError: a parent was deleted, or a child came, at the same time.
     """
-    lake.prepare_write(needs_lake=False)
-    _refuse_future(lake, options.valid_from)
     if stamp.batch_id is not None:
         begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
         stamp = replace(stamp, commit_id=begun or stamp.commit_id)
-    keep, last = replace(options, missing="keep"), list(wanted)[-1]
-    promised, planners = NO_LINEAGES, {}
-    filled = {spec for spec in wanted if lake.snapshot(spec).files.height}  # in the others there is nothing to close
-    for spec, states in wanted.items():  # all is validated before anything is written
-        # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
-        closes_later = options.missing == "delete" and spec != last and spec in filled
-        own = options if spec == last else keep
-        planners[spec] = _upserter(lake, states, own, promised, stamp, _parts(stamp, closes_later))
-        plan = planners[spec](lake.snapshot(spec))
-        promised = pl.concat([promised, lineage_of(plan.report.changes.created)]) if spec != last else promised
+    filled, planners, _ = _validated(lake, wanted, options, stamp)
     lake.begin_write()
     reports = {}
     for spec, planner in planners.items():
@@ -140,6 +130,51 @@ def _parts(stamp: Stamp, closes_later: bool) -> tuple[str, ...]:
     return (batch.changes,) if closes_later else (batch.changes, batch.closings)
 
 
+def plan_upsert(
+    lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp
+) -> dict[TableSpec, UpsertReport]:
+    """Return what `upsert` would do now; nothing is written, and no lake is made.
+
+    Raises:
+        InvalidInputError: what `upsert` would raise before it writes.
+    """
+    filled, _, plans = _validated(lake, wanted, options, stamp)
+    closed = {list(wanted)[-1].namespace: plans[list(wanted)[-1]].doomed}
+    for spec in list(wanted)[-2::-1] if options.missing == "delete" else ():
+        if spec in filled:  # children first, so that a parent may go whose children go
+            planner = _upserter(lake, wanted[spec], options, NO_LINEAGES, stamp, (), closed)
+            closed[spec.namespace] = planner(lake.snapshot(spec)).report.doomed
+    none = pl.Series(dtype=pl.String)
+    return {
+        spec: _told(replace(planned, doomed=closed.get(spec.namespace, none)), None)
+        for spec, planned in plans.items()
+    }
+
+
+def _validated(
+    lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp
+) -> "tuple[set[TableSpec], dict[TableSpec, Planner], dict[TableSpec, _Upserted]]":
+    """Plan an upsert of all types before anything is written.
+
+    Returns:
+        The types that have rows already (in the others there is nothing to close), and for each type its planner and
+        what it plans now.
+    """
+    lake.prepare_write(needs_lake=False)
+    _refuse_future(lake, options.valid_from)
+    keep, last = replace(options, missing="keep"), list(wanted)[-1]
+    promised, planners, plans = NO_LINEAGES, {}, {}
+    filled = {spec for spec in wanted if lake.snapshot(spec).files.height}
+    for spec, states in wanted.items():
+        # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
+        closes_later = options.missing == "delete" and spec != last and spec in filled
+        own = options if spec == last else keep
+        planners[spec] = _upserter(lake, states, own, promised, stamp, _parts(stamp, closes_later))
+        plans[spec] = planners[spec](lake.snapshot(spec)).report
+        promised = pl.concat([promised, lineage_of(plans[spec].changes.created)]) if spec != last else promised
+    return filled, planners, plans
+
+
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
     """Commit to one table, with the closing of descendants before it and the looks across tables after it."""
     if options.cascade and options.missing == "delete":
@@ -150,13 +185,17 @@ def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOption
     refuse_orphans(lake, upserted.seen, spec, upserted.changes.created)
     if len(upserted.doomed):
         refuse_left_behind(lake, spec, upserted.doomed)
+    return _told(upserted, upserted.first_commit_id if done.version is None else stamp.commit_id)
+
+
+def _told(upserted: "_Upserted", commit_id: str | None) -> UpsertReport:
     return UpsertReport(
         created=upserted.changes.created.height,
         updated=upserted.changes.updated.height,
         unchanged=upserted.changes.unchanged,
         deleted=len(upserted.doomed),
         rejected=_with_reason(upserted.changes.rejected),
-        commit_id=upserted.first_commit_id if done.version is None else stamp.commit_id,
+        commit_id=commit_id,
         already_committed=upserted.is_repeat,
     )
 
@@ -191,8 +230,26 @@ class _Upserted:
 
 
 def _upserter(
-    lake: Lake, wanted: Wanted, options: UpsertOptions, promised: pl.DataFrame, stamp: Stamp, parts: tuple[str, ...]
+    lake: Lake,
+    wanted: Wanted,
+    options: UpsertOptions,
+    promised: pl.DataFrame,
+    stamp: Stamp,
+    parts: tuple[str, ...],
+    gone: Mapping[str, pl.Series] = MappingProxyType({}),
 ) -> Planner:
+    """Return the planner of one table.
+
+    Args:
+        lake: the lake.
+        wanted: the wanted states.
+        options: how to treat what the frame lacks, the past, and invalid rows.
+        promised: the lineages of parents that the same operation makes.
+        stamp: who and why.
+        parts: the parts of a batch that its commit completes.
+        gone: by namespace, what the same operation closes before: no children that are left.
+    """
+
     def plan(base: Snapshot) -> Plan:
         spec, view = base.spec, SteadyView(BaseFirst(base, lake))
         if parts and is_committed(base, parts[0]):
@@ -210,7 +267,7 @@ def _upserter(
             refuse_rejected(spec, changes.rejected)
         closed = closing.rows["identifier"]
         if not options.cascade:
-            refuse_parents(view, spec, closed)
+            refuse_parents(view, spec, closed, gone)
         rows = pl.concat([changes.created, changes.updated, closing.rows])
         return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view), parts)
 

@@ -30,23 +30,24 @@ if TYPE_CHECKING:
     from vxdata.sdk.upkeep import CompactionReport, FoldPolicy, Progress
 
 PayloadT = TypeVar("PayloadT", bound="Payload")
-URI_VARIABLE, AUTHOR_VARIABLE = "VXDATA_URI", "VXDATA_AUTHOR"
 
 
 class Client:
     """A client of one lake. It is cheap to make: nothing is read before the first verb.
 
     Args:
-        uri: a folder or ``s3://bucket/prefix``; default: the variable VXDATA_URI, else a lake in the user's data
-            folder.
+        uri: a folder or ``s3://bucket/prefix``; default: the settings (the variable VXDATA_URI, else ``vxdata.toml`` in
+            this folder or a parent, else the user's), else a lake in the user's data folder.
         storage_options: access_key_id, secret_access_key, session_token, region, endpoint_url, profile; default: the
-            standard AWS environment, profiles and roles, as boto3 finds them.
-        author: who writes, for the audit log; default: the variable VXDATA_AUTHOR, else the user's name.
+            settings, and what they leave open as boto3 finds it: the standard AWS environment, profiles and roles.
+        author: who writes, for the audit log; default: the settings (the variable VXDATA_AUTHOR, else
+            ``vxdata.toml``), else the user's name.
+        profile: the profile of ``vxdata.toml`` whose settings hold; they come before the environment.
         snapshot: the token of a snapshot; the client is then read-only and sees exactly that state.
 
     Raises:
-        InvalidInputError: the address is none, or the token is none or of another lake.
-        NotFoundError: with `snapshot`: no lake is there.
+        InvalidInputError: the address is none, the token is none or of another lake, or a settings file is wrong.
+        NotFoundError: with `snapshot`: no lake is there; with `profile`: no file has it.
     """
 
     def __init__(
@@ -55,21 +56,27 @@ class Client:
         *,
         storage_options: Mapping[str, str] | None = None,
         author: str | None = None,
+        profile: str | None = None,
         snapshot: str | None = None,
     ) -> None:
+        from dataclasses import replace
+
         from vxdata.lake.lake import FixedView, Lake
         from vxdata.lake.store import open_store
         from vxdata.lake.token import LakeState
         from vxdata.sdk.session import Session
+        from vxdata.sdk.settings import find_settings
 
-        address = uri if uri is not None else os.environ.get(URI_VARIABLE) or default_uri()
-        lake = Lake(open_store(address, storage_options))
-        author = author or os.environ.get(AUTHOR_VARIABLE) or _user_name()
-        self._session = Session(lake, lake, author)
+        settings = find_settings(profile=profile)
+        address = uri if uri is not None else settings["uri"] or default_uri()
+        options = storage_options if storage_options is not None else settings.storage_options
+        lake = Lake(open_store(address, options))
+        author = author or settings["author"] or _user_name()
+        self._session = Session(lake, lake, author, storage_options=options)
         if snapshot is not None:
             state = LakeState.from_text(snapshot)
             view = FixedView(lake, state)
-            self._session = Session(lake, view, author, instant=state.instant, read_only="a client of a snapshot")
+            self._session = replace(self._session, view=view, instant=state.instant, read_only="a client of a snapshot")
 
     @classmethod
     def _of(cls, session: "Session") -> "Client":

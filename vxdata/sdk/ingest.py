@@ -30,6 +30,7 @@ def ingest(
     valid_from: str | date | datetime | None = None,
     on_invalid: Literal["fail", "skip"] = "fail",
     batch_id: str | None = None,
+    dry_run: bool = False,
     reason: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, UpsertReport]:
@@ -47,6 +48,7 @@ def ingest(
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
         batch_id: a name for what is written (printable, 256 characters at most), under which it is written once in
             each table: what a killed run has committed is a no-op, and the rest is done.
+        dry_run: report what would be done; nothing is written, and no lake is made.
         reason: why, for the audit log.
         progress: told after each commit.
 
@@ -68,6 +70,9 @@ def ingest(
     wanted = {spec: to_wanted(spec, frames[name]) for name, spec in known.items() if name in frames}
     if not wanted:
         return {}
+    if dry_run:
+        planned = upserts.plan_upsert(session.lake, wanted, options, stamp)
+        return {spec.namespace: report for spec, report in planned.items()}
 
     def told(spec: TableSpec, report: UpsertReport) -> None:
         if progress is not None:

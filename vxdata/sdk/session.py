@@ -1,6 +1,7 @@
 """What a client's namespaces share: the lake, the view of it, and who writes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from vxdata.errors import InvalidInputError
@@ -19,6 +20,7 @@ class Session:
         author: who writes, for the audit log.
         instant: reads see the lake as of this instant; None for the newest state.
         read_only: why writes are refused; None if they are not.
+        storage_options: how the client reaches S3, for what else it reads there.
     """
 
     lake: Lake
@@ -26,6 +28,7 @@ class Session:
     author: str
     instant: datetime | None = None
     read_only: str | None = None
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def fixed(self) -> str | None:

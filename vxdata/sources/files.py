@@ -1,0 +1,223 @@
+"""Files that somebody hands over as resource frames: NDJSON, CSV and Parquet.
+
+Every row is typed and checked as far as the file alone allows; what is wrong with it is named by file, row and field.
+What is right is kept in memory, or in Parquet files of a folder of the caller's where it is much.
+
+Source: design of record, section 7; docs/files.md has the rules of each format.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec
+from vxdata.errors import InvalidInputError, NotFoundError, name_some
+from vxdata.sources.csv import read_csv
+from vxdata.sources.ndjson import read_ndjson
+from vxdata.sources.parquet import read_parquet
+from vxdata.sources.records import FAULT_SCHEMA, FILE, ROW, Batch, ReadingRules, SourceFile, no_faults, to_typed
+
+FORMS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".parquet": "parquet",
+}
+"""The suffixes of files, and the form that each says."""
+
+SPILL_BYTES = 512 << 20
+FILE_FAULT_SCHEMA = {FILE: pl.Int64(), **FAULT_SCHEMA}
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """What files say.
+
+    Attributes:
+        files: the files, in the order in which they were read.
+        frames: for each type, what it takes, and beside that `FILE` (a position in `files`) and `ROW`.
+        faults: what is wrong with rows that are in no frame: `FILE`, `ROW`, field, value, reason.
+        counts: how many rows each frame has.
+        ignored: the columns that say nothing, since VxData derives them itself.
+    """
+
+    files: tuple[SourceFile, ...]
+    frames: dict[TableSpec, pl.LazyFrame]
+    faults: pl.DataFrame
+    counts: dict[TableSpec, int]
+    ignored: tuple[str, ...]
+
+
+def find_files(paths: Sequence[str | Path]) -> list[SourceFile]:
+    """Find the files that paths on this machine name; folders are searched to their bottom, sorted by name.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidInputError: a file of another form, or a folder without any of these forms.
+    """
+    found: list[SourceFile] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found.extend(_in_folder(path))
+        elif path.exists():
+            found.append(SourceFile(str(path), path, form_of(path.name)))
+        else:
+            raise NotFoundError(f"there is no file {str(path)!r}.")
+    return list(dict.fromkeys(found))
+
+
+def form_of(name: str) -> str:
+    """Return the form that a file's name says.
+
+    Raises:
+        InvalidInputError: its suffix is none of the known ones.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix not in FORMS:
+        raise InvalidInputError(f"{name}: a file that ends in {', '.join(FORMS)} is expected.")
+    return FORMS[suffix]
+
+
+def _in_folder(folder: Path) -> list[SourceFile]:
+    visible = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(folder)))
+    found = [SourceFile(str(p), p, FORMS[p.suffix.lower()]) for p in visible if p.suffix.lower() in FORMS]
+    if not found:
+        held = f"; it holds {name_some([p.name for p in visible], 3)}" if visible else ", and nothing else"
+        raise InvalidInputError(f"the folder {str(folder)!r} has no file that ends in {', '.join(FORMS)}{held}.")
+    return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def read_files(
+    files: Sequence[SourceFile],
+    rules: ReadingRules,
+    folder: Path,
+    progress: Callable[[SourceFile, int], None] = lambda file, rows: None,
+) -> FileRows:
+    """Read files as resource frames.
+
+    Args:
+        files: as `find_files` returns them.
+        rules: how they are read.
+        folder: where what does not fit into memory is kept while the frames are used.
+        progress: told after each batch how many rows of a file were read so far.
+
+    Raises:
+        InvalidInputError: a file as a whole cannot be read: damaged, not decodable, a column that belongs to no type.
+    """
+    gathered = _Gathered(folder)
+    for position, file in enumerate(files):
+        present: set[TableSpec] = set()
+        filled: dict[str, None] = {}
+        rows = 0
+        for batch in _batches(file, rules):
+            typed = to_typed(file, batch, rules)
+            gathered.add(position, typed.frames, typed.faults, batch.ignored)
+            filled |= dict.fromkeys(batch.rows.columns)
+            present |= {*typed.frames}
+            rows += batch.rows.height
+            progress(file, rows)
+        if file.form != "ndjson":  # there a key stands in a row, and is refused in that row
+            _refuse_stray(file, filled, present, rules)
+        gathered.end_file(file)
+    return gathered.to_rows(tuple(files))
+
+
+def _batches(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
+    try:
+        match file.form:
+            case "csv":
+                yield from read_csv(file, rules)
+            case "ndjson":
+                yield from read_ndjson(file, rules)
+            case _:
+                yield from read_parquet(file)
+    except OSError as error:
+        raise InvalidInputError(f"{file.name} cannot be read: {error.strerror or error}.") from error
+
+
+def _refuse_stray(file: SourceFile, columns: dict[str, None], present: set[TableSpec], rules: ReadingRules) -> None:
+    """Refuse a file with a column that none of the types in it has, though another type has it."""
+    if not present:
+        return
+    own = {name for spec in present for name in spec.fields}
+    for name in columns:
+        owners = [spec.namespace for spec in rules.specs if name in spec.fields]
+        if owners and name not in own:
+            held = " and ".join(sorted(spec.namespace for spec in present))
+            raise InvalidInputError(
+                f"{file.name} holds {held}, which have no field {name!r}; {' and '.join(owners)} have it."
+            )
+
+
+@dataclass
+class _Gathered:
+    """The frames while files are read; what exceeds the limit goes to Parquet files."""
+
+    folder: Path
+    held: dict[TableSpec, list[pl.DataFrame]] = field(default_factory=dict)
+    parts: dict[TableSpec, list[pl.LazyFrame]] = field(default_factory=dict)
+    faults: list[pl.DataFrame] = field(default_factory=list)
+    counts: dict[TableSpec, int] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)
+    columns: dict[TableSpec, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    in_file: dict[TableSpec, set[str]] = field(default_factory=dict)
+    bytes_held: int = 0
+    spilled: int = 0
+
+    def add(
+        self, position: int, frames: dict[TableSpec, pl.DataFrame], faults: pl.DataFrame, ignored: frozenset[str]
+    ) -> None:
+        """Keep the typed rows and the faults of a batch of the file at a position."""
+        mark = pl.lit(position, pl.Int64).alias(FILE)
+        self.faults.append(faults.select(mark, pl.all()))
+        self.ignored |= ignored
+        for spec, frame in frames.items():
+            self.in_file.setdefault(spec, set()).update(frame.columns)
+            self.held.setdefault(spec, []).append(frame.select(mark, pl.all()))
+            self.counts[spec] = self.counts.get(spec, 0) + frame.height
+            self.bytes_held += int(frame.estimated_size())
+        if self.bytes_held > SPILL_BYTES:
+            self._spill()
+
+    def end_file(self, file: SourceFile) -> None:
+        """Refuse a file that sets other columns of a type than an earlier one: null would clear what it lacks.
+
+        Raises:
+            InvalidInputError: it does.
+        """
+        for spec, found in self.in_file.items():
+            name, columns = self.columns.setdefault(spec, (file.name, frozenset(found)))
+            if columns != found:
+                raise InvalidInputError(
+                    f"{file.name} and {name} set different fields of {spec.namespace} "
+                    f"({name_some(sorted(columns ^ found), 5)}), and a missing field stays as it is, while an empty "
+                    "one is cleared. Load them one after the other."
+                )
+        self.in_file.clear()
+
+    def _spill(self) -> None:
+        for spec, frames in self.held.items():
+            path = self.folder / f"{spec.namespace}-{self.spilled}.parquet"
+            pl.concat(frames, how="diagonal_relaxed").write_parquet(path, compression="lz4")
+            self.parts.setdefault(spec, []).append(pl.scan_parquet(path, glob=False, hive_partitioning=False))
+        self.spilled += 1
+        self.bytes_held = 0
+        self.held.clear()
+
+    def to_rows(self, files: tuple[SourceFile, ...]) -> FileRows:
+        """Return what was gathered, root first."""
+        frames = {}
+        for spec in self.counts:
+            held = [frame.lazy() for frame in self.held.get(spec, [])]
+            frames[spec] = pl.concat([*self.parts.get(spec, []), *held], how="diagonal_relaxed")
+        faults = pl.concat([no_faults().select(pl.lit(0, pl.Int64).alias(FILE), pl.all()), *self.faults])
+        return FileRows(
+            files, frames, faults.sort(FILE, ROW, maintain_order=True), self.counts, (*sorted(self.ignored),)
+        )

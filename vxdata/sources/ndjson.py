@@ -1,0 +1,189 @@
+"""NDJSON: one JSON object a line, read strictly in pieces; a piece with a fault is read line by line to name it.
+
+A row is a line. A field that a line lacks while another line of its type has it is null there.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.datatypes import DataType
+
+from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec
+from vxdata.errors import InvalidInputError
+from vxdata.schemas.columns import to_arrow_type
+from vxdata.sources.cells import holds
+from vxdata.sources.records import (
+    FAULT_SCHEMA,
+    MOST_SHOWN,
+    ROW,
+    Batch,
+    ReadingRules,
+    SourceFile,
+    ignored_columns,
+    no_faults,
+    resource_columns,
+)
+
+PIECE_BYTES = 64 << 20
+_HEAD = ("identifier", "parent_identifier", "license")
+
+
+def read_ndjson(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
+    """Read a file in pieces of whole lines.
+
+    Raises:
+        InvalidInputError: it is empty, one JSON document, or a key belongs to no type.
+    """
+    line = 1
+    for piece in _pieces(file.path):
+        piece = piece.removeprefix(b"\xef\xbb\xbf") if line == 1 else piece
+        if line == 1 and piece.lstrip()[:1] == b"[":
+            raise InvalidInputError(
+                f"{file.name}: it is one JSON array; NDJSON has one object a line (jq -c '.[]' FILE makes it)."
+            )
+        count = piece.count(b"\n") + (not piece.endswith(b"\n"))
+        whole = _strictly(piece, line, count, rules)
+        yield from _line_by_line(file, piece, line, rules) if whole is None else (whole,)
+        line += count
+    if line == 1:
+        raise InvalidInputError(f"{file.name} is empty.")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := stream.read(PIECE_BYTES):
+            yield piece + stream.readline() if not piece.endswith(b"\n") else piece
+
+
+def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batch | None:
+    """Read a piece in which everything is as it should be; None if something is not."""
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    columns = _columns(rules)
+    schema = pa.schema([(name, to_arrow_type(dtype)) for name, dtype in columns.items()])
+    options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
+    try:
+        table = pj.read_json(io.BytesIO(piece), pj.ReadOptions(block_size=_block(piece)), options)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+    rows = pl.from_arrow(table)
+    if not isinstance(rows, pl.DataFrame) or rows.height != count:  # blank lines: rows would be counted wrongly
+        return None
+    absent = [name for name in rows.columns if rows[name].null_count() == rows.height and _absent(piece, name)]
+    places = pl.int_range(first, first + count, eager=True).alias(ROW)
+    rows = rows.drop(absent)
+    if _is_unclear(rows):
+        return None
+    return Batch(rows.insert_column(0, places), no_faults(), ignored=ignored_columns(rows.columns))
+
+
+def _is_unclear(rows: pl.DataFrame) -> bool:
+    """Whether a key may be absent from all lines of one type, and null in none, while another type has it."""
+    words = rows["identifier"].str.split("/").list.first()
+    if words.n_unique() == 1:
+        return False
+    filled = rows.select(words.alias(ROW), (pl.all().is_not_null())).group_by(ROW).agg(pl.all().any())
+    return any(not filled[name].all() for name in _HEAD[1:] if name in rows.columns)
+
+
+def _block(piece: bytes) -> int:
+    """Return a size of blocks that holds the longest line: a parser that needs more gives up."""
+    longest, start = 0, 0
+    while start < len(piece) and (end := piece.find(b"\n", start + (1 << 20))) >= 0:
+        longest, start = max(longest, end - start), end
+    return max(longest, len(piece) - start, 1 << 22) + 1
+
+
+def _absent(piece: bytes, name: str) -> bool:
+    return f'"{name}"'.encode() not in piece and rb"\u" not in piece
+
+
+def _columns(rules: ReadingRules) -> dict[str, DataType]:
+    """Return the JSON type of each field that has the same one in all types; dates are text."""
+    found: dict[str, set[DataType]] = {name: {pl.String()} for name in (*_HEAD, *sorted(DERIVED_COLUMNS))}
+    found["ancestors"] = {pl.List(pl.String())}
+    for name, dtype in chain.from_iterable(spec.fields.items() for spec in rules.specs):
+        found.setdefault(name, set()).add(_json_type(dtype))
+    return {name: dtypes.pop() for name, dtypes in found.items() if len(dtypes) == 1}
+
+
+def _json_type(dtype: DataType) -> DataType:
+    return pl.String() if isinstance(dtype, (pl.Datetime, pl.Date, pl.Decimal)) else dtype
+
+
+# ---- the piece that has a fault
+
+_Fault = tuple[int, str | None, str | None, str]
+
+
+def _line_by_line(file: SourceFile, piece: bytes, first: int, rules: ReadingRules) -> Iterator[Batch]:
+    """Read a piece as one batch of each type, so that each has the keys of its own lines."""
+    broken: list[_Fault] = []
+    types: dict[str, list[dict[str, Any]]] = {}
+    for number, line in enumerate(piece.split(b"\n"), first):
+        if line.strip():
+            try:
+                row = {ROW: number, **_object(line)}
+                types.setdefault(str(row.get("identifier")).partition("/")[0], []).append(row)
+            except ValueError as error:
+                text = line[:MOST_SHOWN].decode(errors="replace")
+                broken.append((number, None, text, f"the line is no JSON object: {error}"))
+    specs = {spec.type_name: spec for spec in rules.specs}
+    for word, rows in types.items():
+        yield _batch_of(file, rows, specs.get(word), rules)
+    nothing = pl.DataFrame(schema={ROW: pl.Int64(), "identifier": pl.String()})
+    yield Batch(nothing, pl.DataFrame(broken, schema=FAULT_SCHEMA, orient="row"))
+
+
+def _batch_of(file: SourceFile, rows: list[dict[str, Any]], spec: TableSpec | None, rules: ReadingRules) -> Batch:
+    faults: list[_Fault] = []
+    keys = dict.fromkeys(["identifier", *(key for row in rows for key in row if key != ROW)])
+    columns = [pl.Series(ROW, [row[ROW] for row in rows], dtype=pl.Int64)]
+    for name in resource_columns(file, keys, rules):
+        wanted = _dtype(name, spec)
+        columns.append(pl.Series(name, [_checked(row, name, wanted, faults) for row in rows], dtype=wanted))
+    wrong = pl.DataFrame(faults, schema=FAULT_SCHEMA, orient="row")
+    return Batch(pl.DataFrame(columns), wrong, ignored=ignored_columns(keys))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    found = json.loads(line, object_pairs_hook=_once)
+    if not isinstance(found, dict):
+        raise ValueError(f"it is a {type(found).__name__}")
+    return found
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} occurs twice")
+        found[key] = value
+    return found
+
+
+def _dtype(name: str, spec: TableSpec | None) -> DataType:
+    """Return the JSON type of a field; that of a field that the type does not have is of no account."""
+    return pl.String() if spec is None or name not in spec.fields else _json_type(spec.fields[name])
+
+
+def _checked(row: dict[str, Any], name: str, wanted: DataType, faults: list[_Fault]) -> Any:
+    value = row.get(name)
+    if holds(value, wanted):
+        return value
+    faults.append((row[ROW], name, json.dumps(value)[:MOST_SHOWN], f"{name} is no {_WORD.get(wanted, str(wanted))}"))
+    return None
+
+
+_WORD: dict[Any, str] = {
+    pl.String: "text",
+    pl.Float64: "number",
+    pl.Int64: "whole number of 64 bits",
+    pl.Boolean: "true or false",
+}

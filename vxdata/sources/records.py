@@ -1,0 +1,211 @@
+"""Rows of files as resource frames: each row goes to the type that its identifier names, and its cells are typed.
+
+Source: design of record, section 7.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec, all_specs
+from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.sources.cells import TextRules, expectation, is_unread, parse_cells
+
+ROW, FILE = ":row", ":file"  # no column's name holds a colon
+FAULT_SCHEMA = {ROW: pl.Int64(), "field": pl.String(), "value": pl.String(), "reason": pl.String()}
+REJECT_COLUMNS = ("_file", "_row", "_field", "_value", "_reason", "_line")
+"""What a rejects file has beside the source's columns; ignored when it is loaded again. No field starts with ``_``."""
+
+MOST_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to read.
+
+    Attributes:
+        name: its address as the caller knows it, for messages.
+        path: where it is on this machine.
+        form: csv, ndjson or parquet.
+    """
+
+    name: str
+    path: Path
+    form: str
+
+
+@dataclass(frozen=True)
+class ReadingRules:
+    """How files are read.
+
+    Attributes:
+        only: the one type that all rows have to be of; None takes it from each identifier.
+        text: how the text of cells is read.
+        delimiter: what parts the cells of a CSV file; None for the one that finds a column ``identifier``.
+        encoding: of a CSV file; None for UTF-8, or for what its byte order mark says.
+    """
+
+    only: TableSpec | None = None
+    text: TextRules = field(default_factory=TextRules)
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    @property
+    def specs(self) -> list[TableSpec]:
+        """The types that a row may be of."""
+        return all_specs() if self.only is None else [self.only]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a file, in its own types.
+
+    Attributes:
+        rows: the file's columns, and `ROW`: where each stands in the file.
+        faults: what is wrong with rows, one line each; such rows may be in `rows` too.
+        parse: whether text stands for values of other types, as in a CSV file.
+        ignored: columns of the file that VxData derives itself and that say nothing.
+    """
+
+    rows: pl.DataFrame
+    faults: pl.DataFrame
+    parse: bool = False
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def last(self) -> int:
+        """The place of the last row; 0 if there is none."""
+        return int(self.rows[ROW][-1]) if self.rows.height else 0
+
+
+def no_faults() -> pl.DataFrame:
+    """Return a frame without faults."""
+    return pl.DataFrame(schema=FAULT_SCHEMA)
+
+
+def faults_at(rows: pl.DataFrame, is_bad: pl.Series, field: str, reason: str) -> pl.DataFrame:
+    """Return one fault for each bad row, with the field's value as text."""
+    bad = rows.filter(is_bad)
+    if bad.is_empty():
+        return no_faults()
+    value = shown(bad[field]) if field in bad.columns else pl.Series([None] * bad.height, dtype=pl.String)
+    words = [pl.lit(field).alias("field"), value.alias("value"), pl.lit(reason).alias("reason")]
+    return bad.select(pl.col(ROW).cast(pl.Int64), *words)
+
+
+def shown(values: pl.Series) -> pl.Series:
+    """Return values as text for a report, cut where they are long."""
+    is_nested = isinstance(values.dtype, (pl.List, pl.Struct, pl.Array, pl.Binary))
+    text = pl.Series(values.name, list(map(repr, values))) if is_nested else values.cast(pl.String)
+    return text.str.head(MOST_SHOWN)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Rows of a batch by type, as the tables take them, with `ROW`; and what is wrong with the others."""
+
+    frames: dict[TableSpec, pl.DataFrame]
+    faults: pl.DataFrame
+
+
+def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
+    """Send each row to its type, and type its cells.
+
+    Raises:
+        InvalidInputError: a column belongs to no type, or has a type that fits none.
+    """
+    columns = resource_columns(file, batch.rows.columns, rules)
+    rows = batch.rows.select(ROW, *columns)
+    if batch.faults.height:
+        rows = rows.join(batch.faults, on=ROW, how="anti", maintain_order="left")
+    words = rows["identifier"].cast(pl.String).str.split("/").list.first()
+    known = {spec.type_name: spec for spec in rules.specs}
+    faults = [batch.faults, *_of_no_type(rows, words, known)]
+    frames = {}
+    for word in words.unique(maintain_order=True).drop_nulls():
+        if word in known:
+            own = rows if len(known) > 1 and words.n_unique() == 1 else rows.filter(words == word)
+            frames[known[word]], found = _typed(file, known[word], own, batch.parse, rules.text)
+            faults.append(found)
+    wrong = pl.concat(faults)
+    if wrong.height:
+        frames = {spec: frame.join(wrong, on=ROW, how="anti", maintain_order="left") for spec, frame in frames.items()}
+    return Typed(frames, wrong)
+
+
+def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRules) -> list[str]:
+    """Return the columns that say something of resources; derived ones and those of a rejects file do not.
+
+    Raises:
+        InvalidInputError: a column belongs to no type; names the nearest ones. Or there are no identifiers.
+    """
+    names = [name for name in columns if name not in DERIVED_COLUMNS and name not in (*REJECT_COLUMNS, ROW)]
+    fields = [name for spec in rules.specs for name in spec.fields]
+    known = list(dict.fromkeys(["identifier", "parent_identifier", "license", *fields]))
+    for name in names:
+        if name not in known:
+            whose = rules.only.namespace if rules.only else "no type"
+            verb = "have no field" if rules.only else "has a field"
+            raise InvalidInputError(f"{file.name}: {whose} {verb} {name!r}.{did_you_mean(name, known)}")
+    if "identifier" not in names:
+        raise InvalidInputError(f"{file.name}: there is no column 'identifier'; it has {', '.join(columns) or 'none'}.")
+    return names
+
+
+def ignored_columns(columns: Iterable[str]) -> frozenset[str]:
+    """Return the columns that VxData derives itself, so that what a file says there is ignored."""
+    return DERIVED_COLUMNS & {*columns}
+
+
+def _of_no_type(rows: pl.DataFrame, words: pl.Series, known: dict[str, TableSpec]) -> list[pl.DataFrame]:
+    """Return the faults of rows without an identifier, or with one of a type that is not expected."""
+    faults = [faults_at(rows, words.is_null(), "identifier", "identifier is null")]
+    for word in words.unique().drop_nulls():
+        if word not in known:
+            reason = f"identifier is of the type {word[:64]!r}.{did_you_mean(word, known)}"
+            faults.append(faults_at(rows, (words == word).fill_null(False), "identifier", reason))
+    return faults
+
+
+def _typed(
+    file: SourceFile, spec: TableSpec, rows: pl.DataFrame, parse: bool, text: TextRules
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    typed, faults = [rows[ROW]], [no_faults()]
+    for name in rows.columns[1:]:
+        cells = rows[name]
+        wanted = spec.columns[name] if name in ("identifier", "parent_identifier", "license") else spec.fields.get(name)
+        if wanted is None:
+            reason = f"{name} is no field of {spec.namespace}"
+            faults.append(faults_at(rows, cells.is_not_null(), name, reason))
+            continue
+        values, reason = _column(file, spec, cells, wanted, parse, text)
+        faults.append(faults_at(rows, is_unread(cells, values), name, f"{name} {reason}"))
+        typed.append(values)
+    return pl.DataFrame(typed), pl.concat(faults)
+
+
+def _column(
+    file: SourceFile, spec: TableSpec, cells: pl.Series, wanted: pl.DataType, parse: bool, text: TextRules
+) -> tuple[pl.Series, str]:
+    """Return the values of a column, and what a cell has to be whose value is null though it is not."""
+    if cells.dtype == pl.String and (parse or isinstance(wanted, (pl.Datetime, pl.Date, pl.Decimal))):
+        values = parse_cells(cells, wanted, text)
+        return (values, expectation(wanted, text)) if wanted != pl.String else (values, "")
+    if wanted == pl.Int64() and cells.dtype.is_float():
+        whole = cells.cast(pl.Int64, strict=False)
+        is_whole = (whole.cast(cells.dtype) == cells).fill_null(False)
+        return whole.zip_with(is_whole, pl.Series([None], dtype=pl.Int64)), "is no whole number of 64 bits"
+    if wanted != pl.String and isinstance(cells.dtype, (pl.String, pl.Boolean)) and cells.dtype != wanted:
+        raise _misfit(file, spec, cells, wanted)
+    if wanted == pl.String and not isinstance(cells.dtype, (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        raise _misfit(file, spec, cells, wanted)
+    return cells, ""
+
+
+def _misfit(file: SourceFile, spec: TableSpec, cells: pl.Series, wanted: pl.DataType) -> InvalidInputError:
+    return InvalidInputError(
+        f"{file.name}: the column {cells.name!r} is of {cells.dtype}, but {spec.namespace}.{cells.name} of {wanted}. "
+        "Write it with that type; nothing is guessed from another one."
+    )
