@@ -1,10 +1,13 @@
-"""`vxdata ingest`: load outside data into a lake."""
+"""`vxdata ingest`: load outside data into a lake, files or a source that VxData knows by name."""
 
-from typing import TYPE_CHECKING, Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from vxdata_cli.options import Debug, Index, Json, NoProgress, Quiet, Uri
+from vxdata_cli.files import FILES_EXAMPLES, ingest_files
+from vxdata_cli.options import Debug, Index, Json, NoProgress, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -12,7 +15,38 @@ if TYPE_CHECKING:
 
     from vxdata.sources.idc import IdcRelease
 
-app = typer.Typer(name="ingest", no_args_is_help=True, help="Load outside data into a lake.")
+
+class FilesOrSource(TyperGroup):
+    """A group whose default command is `files`, so that `vxdata ingest a.csv` needs no further word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command in front of what is neither a command nor a plea for help."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names) and _means_files(args[0]):
+            args = ["files", *args]
+        return super().parse_args(ctx, args)
+
+
+def _means_files(word: str) -> bool:
+    """Whether a word is an option, an address, or the name of something; else it is a mistyped source."""
+    return word.startswith("-") or "://" in word or "." in word or os.sep in word or os.path.exists(word)
+
+
+app = typer.Typer(
+    name="ingest",
+    cls=FilesOrSource,
+    no_args_is_help=True,
+    help="""Load outside data into a lake: files, or a source by its name.
+
+    'vxdata ingest FILE...' loads CSV, NDJSON and Parquet files; its options are
+    those of 'vxdata ingest files --help'. A file that has the name of a source
+    is written ./NAME.""",
+    epilog="""Examples:
+
+  $ vxdata ingest patients.csv volumes.parquet --dry-run
+  $ vxdata ingest s3://bucket/handed-over/ --on-invalid skip --rejects rejects.csv
+  $ vxdata ingest idc --collection prostatex""",
+)
+app.command("files", epilog=FILES_EXAMPLES)(ingest_files)
 
 _EXAMPLES = """Examples:
 
@@ -43,6 +77,7 @@ def ingest_idc(
         typer.Option("--batch-id", metavar="ID", help="Load this once: under an ID that was committed, do nothing."),
     ] = None,
     uri: Uri = None,
+    profile: Profile = None,
     reason: Annotated[
         str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log (default: the release).")
     ] = None,

@@ -20,13 +20,15 @@ from vxdata.errors import (
     StorageError,
     VxDataError,
 )
+from vxdata_cli.change import CREATE_EXAMPLES, DELETE_EXAMPLES, UPDATE_EXAMPLES, create, delete, update
+from vxdata_cli.config import app as config_app
 from vxdata_cli.commits import LOG_EXAMPLES, RESTORE_EXAMPLES, REVERT_EXAMPLES, log, restore, revert
 from vxdata_cli.demo import EXAMPLES, demo
 from vxdata_cli.get import GET_EXAMPLES, HISTORY_EXAMPLES, TREE_EXAMPLES, get, history, tree
 from vxdata_cli.ingest import app as ingest_app
 from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
 from vxdata_cli.look import INFO_EXAMPLES, SCHEMA_EXAMPLES, info, schema
-from vxdata_cli.options import Debug
+from vxdata_cli.options import Debug, Profile
 from vxdata_cli.out import WarningsToOut, out
 from vxdata_cli.query import FUNNEL_EXAMPLES, QUERY_EXAMPLES, funnel, query
 from vxdata_cli.upkeep import VACUUM_EXAMPLES, VERIFY_EXAMPLES, snapshots_app, vacuum, verify
@@ -50,7 +52,9 @@ app = typer.Typer(
 
   $ vxdata demo
   $ vxdata ingest idc --collection prostatex
-  $ vxdata ingest idc --uri s3://bucket/lake --json
+  $ vxdata ingest patients.csv volumes.parquet --dry-run
+  $ vxdata update volume/p1/s1/1 --set volume_type=T2
+  $ vxdata --profile lab config show
   $ vxdata query volumes --where "modality == 'MR' and slice_thickness < 3"
   $ vxdata get patient/BB00017
   $ vxdata verify
@@ -59,6 +63,10 @@ Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
 5 outcome of a commit unknown, 6 storage, 8 a person is needed, 130 Ctrl-C.""",
 )
 app.add_typer(ingest_app)
+app.add_typer(config_app)
+app.command(epilog=CREATE_EXAMPLES)(create)
+app.command(epilog=UPDATE_EXAMPLES)(update)
+app.command(epilog=DELETE_EXAMPLES)(delete)
 app.command(epilog=EXAMPLES)(demo)
 app.command(epilog=QUERY_EXAMPLES)(query)
 app.command(epilog=GET_EXAMPLES)(get)
@@ -85,6 +93,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    profile: Profile = None,
     debug: Debug = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)

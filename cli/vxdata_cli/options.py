@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vxdata_cli.complete import complete_profiles
 from vxdata_cli.out import out
 
 
@@ -21,9 +22,30 @@ Uri = Annotated[
         "--uri",
         metavar="URI",
         callback=refuse_empty,
-        help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, else your data folder).",
+        help="The lake: a folder or s3://bucket/prefix (default: VXDATA_URI, vxdata.toml, else your data folder).",
     ),
 ]
+
+
+def _set_profile(value: str | None) -> str | None:
+    if value is not None:
+        from vxdata.sdk.settings import use_profile
+
+        use_profile(value)
+    return value
+
+
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        callback=_set_profile,
+        autocompletion=complete_profiles,
+        help="The profile of vxdata.toml whose settings hold.",
+    ),
+]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]
 Index = Annotated[
     Path | None,
     typer.Option(

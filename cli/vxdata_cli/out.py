@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 Begin = Callable[[str], None]
-"""Says what is being done from now on; whatever was being done before is then done."""
+"""Says what is being done from now on; whatever was being done before is then done.
+
+A text that differs only after its last ": " tells how far the same step is.
+"""
 
 
 class Out:
@@ -77,6 +80,11 @@ class Out:
         if not self.quiet and not self.as_json:
             for part in shown:
                 self._stdout.print(part)
+
+    def ask(self, *shown: "RenderableType") -> None:
+        """Show, beside a result, what a question is about."""
+        for part in shown:
+            self._stderr.print(part)
 
     def show_verbatim(self, text: str) -> None:
         """Show text whose lines are never broken, so that it can be copied."""
@@ -136,6 +144,9 @@ class Out:
         with Progress(spinner, *texts, console=self._stderr) as progress:
 
             def begin(text: str) -> None:
+                if any(_step(task.description) == _step(text) for task in progress.tasks[-1:]):
+                    progress.update(progress.tasks[-1].id, description=text)
+                    return
                 finish()
                 progress.add_task(text, total=1)
 
@@ -152,6 +163,11 @@ class Out:
                 raise
             finish()
         self._stderr.print()
+
+
+def _step(text: str) -> str:
+    """Return which step a text is about; what stands after a colon says how far it is."""
+    return text.rpartition(": ")[0] or text
 
 
 out = Out()

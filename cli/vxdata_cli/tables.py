@@ -1,6 +1,6 @@
 """Tables for people: reports and data frames as rich shows them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +54,38 @@ def commit_table(commits: "pl.DataFrame") -> Table:
 def _changes(row: Mapping[str, Any]) -> str:
     signs = (("created", "+"), ("updated", "~"), ("deleted", "-"))
     return " ".join(f"{sign}{row[name]:,}" for name, sign in signs if row[name])
+
+
+def fault_table(title: str, rejected: "pl.DataFrame", most: int) -> Table:
+    """Return what is wrong with rows of files: one line for each fault."""
+    rest = f"and {rejected.height - most:,} more" if rejected.height > most else None
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False,
+        caption=rest, caption_justify="left",
+    )  # fmt: skip
+    for name in ("file", "row", "field", "value"):
+        table.add_column(name, justify="right" if name == "row" else "left", max_width=40, overflow="fold")
+    table.add_column("reason")
+    for file, row, field, value, reason in rejected.head(most).iter_rows():
+        table.add_row(file, f"{row}", field or "", _one_line(value), reason)
+    return table
+
+
+def rows_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """Return rows of text as a table."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_one_line, row))
+    return table
+
+
+def _one_line(value: str | None) -> str:
+    """Return a value that may hold anything as text without control characters, cut."""
+    if value is None:
+        return ""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value[:80]) + ("..." if len(value) > 80 else "")
 
 
 def frame_table(frame: "pl.DataFrame", most: int = 10) -> Table:

@@ -93,6 +93,11 @@ class Client:
         return self._session.lake.store.uri
 
     @property
+    def author(self) -> str:
+        """Who writes, for the audit log."""
+        return self._session.author
+
+    @property
     def token(self) -> str:
         """The token of a snapshot client: `Client(uri, snapshot=token)` opens the same state again."""
         from dataclasses import replace

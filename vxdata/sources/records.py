@@ -118,11 +118,10 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     """
     columns = resource_columns(file, batch.rows.columns, rules)
     rows = batch.rows.select(ROW, *columns)
-    if batch.faults.height:
-        rows = rows.join(batch.faults, on=ROW, how="anti", maintain_order="left")
     words = rows["identifier"].cast(pl.String).str.split("/").list.first()
     known = {spec.type_name: spec for spec in rules.specs}
-    faults = [batch.faults, *_of_no_type(rows, words, known)]
+    nameless = pl.concat(_of_no_type(rows, words, known)).join(batch.faults, on=ROW, how="anti", maintain_order="left")
+    faults = [batch.faults, nameless]
     frames = {}
     for word in words.unique(maintain_order=True).drop_nulls():
         if word in known:

@@ -1,0 +1,69 @@
+"""What the shell completes: types, fields, datasources and profiles. Whatever goes wrong here, nothing is offered."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import typer
+
+MOST_DATASOURCES = 1_000
+
+
+def complete_types(incomplete: str) -> list[str]:
+    """Offer the namespaces."""
+    found: list[str] = []
+    with suppress(Exception):
+        from vxdata.schemas.registry import registry
+
+        found = registry().namespaces()
+    return _starting(found, incomplete)
+
+
+def complete_fields(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the fields of the resource that the command line names, each with the ``=`` that its value follows."""
+    found: list[str] = []
+    with suppress(Exception):
+        found = [f"{name}=" for name in _fields(str(ctx.params.get("identifier") or ""))]
+    return _starting(found, incomplete)
+
+
+def complete_field_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the fields of the resource that the command line names."""
+    found: list[str] = []
+    with suppress(Exception):
+        found = _fields(str(ctx.params.get("identifier") or ""))
+    return _starting(found, incomplete)
+
+
+def _fields(identifier: str) -> list[str]:
+    from vxdata.schemas.registry import registry
+
+    return [*registry().of_type(identifier.partition("/")[0]).model_fields, "license"]
+
+
+def complete_identifiers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the type words, and the lake's datasources where that is the type."""
+    found: list[str] = []
+    with suppress(Exception):
+        from vxdata.schemas.registry import registry
+
+        found = [f"{cls.payload_type}/" for cls in registry()]
+        if incomplete.startswith("datasource/"):
+            from vxdata.sdk import Client
+
+            query = Client(ctx.params.get("uri")).datasources.query().select("identifier").limit(MOST_DATASOURCES)
+            found += query.collect()["identifier"].sort().to_list()
+    return _starting(found, incomplete)
+
+
+def complete_profiles(incomplete: str) -> list[str]:
+    """Offer the profiles of the settings files."""
+    found: list[str] = []
+    with suppress(Exception):
+        from vxdata.sdk.settings import find_settings
+
+        found = sorted({name for file in find_settings().files for name in file.profiles})
+    return _starting(found, incomplete)
+
+
+def _starting(found: Iterable[str], incomplete: str) -> list[str]:
+    return [word for word in found if word.startswith(incomplete)]
