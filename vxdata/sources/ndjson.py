@@ -6,7 +6,8 @@ A row is a line. A field that a line lacks while another line of its type has it
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from vxdata.sources.records import (
 )
 
 PIECE_BYTES = 64 << 20
+_FIRST_LINES = 1_000
 _HEAD = ("identifier", "parent_identifier", "license")
 
 
@@ -62,10 +64,34 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batch | None:
     """Read a piece in which everything is as it should be; None if something is not."""
+    known, seen = _columns(rules), _first_keys(piece)
+    rows = _parse(piece, {name: dtype for name, dtype in known.items() if name in seen})
+    if rows is None:  # most pieces have the same keys in all lines; else all keys have to be expected
+        rows = _parse(piece, known)
+    if rows is None or rows.height != count:  # blank lines: rows would be counted wrongly
+        return None
+    empty = [name for name in rows.columns if name not in seen and rows[name].null_count() == rows.height]
+    rows = rows.drop(name for name in empty if _is_absent(piece, name))
+    if "identifier" not in rows.columns or _is_unclear(rows):
+        return None
+    places = pl.int_range(first, first + count, eager=True).alias(ROW)
+    return Batch(rows.insert_column(0, places), no_faults(), ignored=ignored_columns(rows.columns))
+
+
+def _first_keys(piece: bytes) -> set[str]:
+    """Return the keys of the first lines."""
+    keys: set[str] = set()
+    with suppress(ValueError):
+        for line in islice(io.BytesIO(piece), _FIRST_LINES):
+            keys.update(_object(line))
+    return keys
+
+
+def _parse(piece: bytes, columns: dict[str, DataType]) -> pl.DataFrame | None:
+    """Parse a piece that has these keys only, each of its type."""
     import pyarrow as pa
     import pyarrow.json as pj
 
-    columns = _columns(rules)
     schema = pa.schema([(name, to_arrow_type(dtype)) for name, dtype in columns.items()])
     options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
@@ -73,14 +99,7 @@ def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batc
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None
     rows = pl.from_arrow(table)
-    if not isinstance(rows, pl.DataFrame) or rows.height != count:  # blank lines: rows would be counted wrongly
-        return None
-    absent = [name for name in rows.columns if rows[name].null_count() == rows.height and _absent(piece, name)]
-    places = pl.int_range(first, first + count, eager=True).alias(ROW)
-    rows = rows.drop(absent)
-    if _is_unclear(rows):
-        return None
-    return Batch(rows.insert_column(0, places), no_faults(), ignored=ignored_columns(rows.columns))
+    return rows if isinstance(rows, pl.DataFrame) else None
 
 
 def _is_unclear(rows: pl.DataFrame) -> bool:
@@ -100,7 +119,7 @@ def _block(piece: bytes) -> int:
     return max(longest, len(piece) - start, 1 << 22) + 1
 
 
-def _absent(piece: bytes, name: str) -> bool:
+def _is_absent(piece: bytes, name: str) -> bool:
     return f'"{name}"'.encode() not in piece and rb"\u" not in piece
 
 

@@ -173,7 +173,7 @@ def _typed(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     typed, faults = [rows[ROW]], [no_faults()]
     for name in rows.columns[1:]:
-        cells = rows[name]
+        cells = _without_null_words(rows[name], text) if parse else rows[name]
         wanted = spec.columns[name] if name in ("identifier", "parent_identifier", "license") else spec.fields.get(name)
         if wanted is None:
             reason = f"{name} is no field of {spec.namespace}"
@@ -183,6 +183,12 @@ def _typed(
         faults.append(faults_at(rows, is_unread(cells, values), name, f"{name} {reason}"))
         typed.append(values)
     return pl.DataFrame(typed), pl.concat(faults)
+
+
+def _without_null_words(cells: pl.Series, text: TextRules) -> pl.Series:
+    if not text.nulls:
+        return cells
+    return cells.set(cells.is_in([*text.nulls]).fill_null(False), None)
 
 
 def _column(

@@ -1,0 +1,655 @@
+"""Files into a lake: what a file says is what the lake holds, and every row that cannot be is named.
+
+The oracle is the source file itself, read by the csv and json modules.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.support.servers import make_bucket
+from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.schemas import Resource
+from vxdata.sdk import Client, F
+from vxdata.sdk.files import ingest_files
+from vxdata.sources import files as sources
+from vxdata.sources import ndjson
+from vxdata.sources.cells import TextRules, is_unread, parse_cells
+
+HEADER = ("identifier", "parent_identifier", "birthyear", "sex")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    """A lake with one datasource."""
+    client = Client(tmp_path / "lake")
+    client.datasources.create(Resource(identifier="datasource/d"))
+    return client
+
+
+def write_csv(path: Path, *rows: Sequence[Any], header: Sequence[str] = HEADER, **form: Any) -> Path:
+    with path.open("w", newline="", encoding=form.pop("encoding", "utf-8")) as stream:
+        csv.writer(stream, **form).writerows([header, *rows])
+    return path
+
+
+def write_lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def patient(number: int, **more: Any) -> dict[str, Any]:
+    return {"identifier": f"patient/{number}", "parent_identifier": "datasource/d", **more}
+
+
+def faults(report: Any) -> list[tuple[int, str | None, str | None]]:
+    return list(report.rejected.select("row", "field", "value").iter_rows())
+
+
+def held(client: Client, *columns: str) -> list[tuple[Any, ...]]:
+    return list(client.patients.query().sort("identifier").select(*columns).collect().iter_rows())
+
+
+# ---- what a file says is what the lake holds
+
+NASTY = [
+    "",
+    "a,b",
+    'say "hi"',
+    "two\nlines",
+    "two\r\nlines",
+    "=1+1",
+    " blank ",
+    "é€\u3042",
+    "'",
+    ";",
+    "\t",
+    "NULL",
+    "0",
+]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16"), ("|", "utf-8")]
+)
+def test_a_csv_file_is_held_cell_by_cell(client: Client, tmp_path: Path, delimiter: str, encoding: str) -> None:
+    rows = [(f"patient/{n}", "datasource/d", 1900 + n, text) for n, text in enumerate(NASTY[1:])]
+    path = write_csv(tmp_path / "a.csv", *rows, delimiter=delimiter, encoding=encoding)
+    report = ingest_files(client, [path])
+    with path.open(newline="", encoding=encoding) as stream:
+        expected = [
+            (r["identifier"], int(r["birthyear"]), r["sex"]) for r in csv.DictReader(stream, delimiter=delimiter)
+        ]
+    assert held(client, "identifier", "birthyear", "sex") == sorted(expected)
+    assert report.reports["patients"].created == len(NASTY) - 1
+
+
+def test_the_encodings_of_old_windows_files_are_read_when_named(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "männlich €"), encoding="cp1252")
+    with pytest.raises(InvalidInputError, match=r"a\.csv is not written in utf-8 .*--encoding cp1252"):
+        ingest_files(client, [path])
+    ingest_files(client, [path], encoding="cp1252")
+    assert held(client, "sex") == [("männlich €",)]
+
+
+def test_undecodable_bytes_far_into_a_file_are_refused_before_anything_is_written(
+    client: Client, tmp_path: Path
+) -> None:
+    rows = [(f"patient/{n}", "datasource/d", "", "x" * 50) for n in range(80_000)]
+    path = write_csv(tmp_path / "a.csv", *rows)
+    path.write_bytes(path.read_bytes() + b"patient/last,datasource/d,,\xe9\n")
+    with pytest.raises(InvalidInputError, match="not written in utf-8"):
+        ingest_files(client, [path])
+    assert client.patients.query().count() == 0
+
+
+def test_an_empty_cell_is_null_and_a_quoted_one_is_empty_text(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        'identifier,parent_identifier,birthyear,sex\npatient/1,datasource/d,"",""\npatient/2,datasource/d,,\n'
+    )
+    ingest_files(client, [path])
+    assert held(client, "birthyear", "sex") == [(None, ""), (None, None)]
+
+
+def test_words_for_null_are_named(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "NA", "NULL"))
+    assert faults(ingest_files(client, [path])) == [(2, "birthyear", "NA")]
+    ingest_files(client, [path], nulls=["NA"])
+    assert held(client, "birthyear", "sex") == [(None, "NULL")]
+
+
+def ndjson_rows(count: int) -> list[dict[str, Any]]:
+    chance = random.Random(5)
+    texts = [*NASTY, "\u0000", None]
+    return [
+        {
+            "identifier": f"volume/p {n % 7}/=s/{n}",
+            "parent_identifier": f"imagingstudy/p {n % 7}/=s",
+            "slice_thickness": chance.choice([None, 1, 2.5, -3e-7]),
+            "series_number": chance.choice([None, 2**53 + 1, -5]),
+            "series_description": chance.choice(texts),
+            "derived_from": chance.choice([None, [], ["volume/x", ""]]),
+            "series_datetime": chance.choice([None, "2024-02-29T23:59:59.123456+02:00", "20240229"]),
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 3_000], ids=["one piece", "many pieces"])
+@pytest.mark.parametrize("blank", ["", "\n"], ids=["strictly", "line by line"])
+def test_ndjson_of_mixed_types_in_any_order_is_held_value_by_value(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, blank: str
+) -> None:
+    monkeypatch.setattr(ndjson, "PIECE_BYTES", piece)
+    volumes = ndjson_rows(60)
+    above = [
+        {"identifier": f"{kind}/p {n}{rest}", "parent_identifier": parent.format(n)}
+        for kind, rest, parent in (("imagingstudy", "/=s", "patient/p {}"), ("patient", "", "datasource/d"))
+        for n in range(7)
+    ]
+    lines = [*volumes[:30], *above, *volumes[30:]]
+    path = write_lines(tmp_path / "a.ndjson", *map(json.dumps, lines[:9]), blank + json.dumps(lines[9]), *lines[10:])
+    report = ingest_files(client, [path])
+    assert (report.rejected_rows, report.is_written) == (0, True)
+    instants = {"2024-02-29T23:59:59.123456+02:00": datetime(2024, 2, 29, 21, 59, 59, 123456, UTC)}
+    instants |= {"20240229": datetime(2024, 2, 29, tzinfo=UTC)}
+    for line in volumes:
+        line["series_datetime"] = line["series_datetime"] and instants[line["series_datetime"]]
+    found = client.volumes.query().select(*volumes[0]).collect().sort("identifier").to_dicts()
+    assert found == sorted(volumes, key=lambda line: line["identifier"])
+
+
+def test_parquet_of_mixed_types_is_held_value_by_value(client: Client, tmp_path: Path) -> None:
+    rows = [patient(1, birthyear=1950.0, value=None), patient(2, birthyear=None, value=None)]
+    rows += [
+        {"identifier": "psameasurement/1", "parent_identifier": "patient/1", "birthyear": None, "value": float("nan")}
+    ]
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    report = ingest_files(client, [tmp_path / "a.parquet"])
+    assert {name: r.created for name, r in report.reports.items()} == {"patients": 2, "psa_measurements": 1}
+    assert held(client, "identifier", "birthyear") == [("patient/1", 1950), ("patient/2", None)]
+    assert client.psa_measurements.query().select("value").collect().item() is None
+
+
+def test_loading_again_writes_nothing(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))
+    ingest_files(client, [path])
+    again = ingest_files(client, [path])
+    assert (again.is_written, again.reports["patients"].unchanged) == (False, 1)
+
+
+def test_thousands_of_columns_are_read(client: Client, tmp_path: Path) -> None:
+    names = [f"_{n}" for n in range(3_000)]
+    path = write_csv(tmp_path / "a.csv", ("patient/1", *names), header=("identifier", *names))
+    with pytest.raises(InvalidInputError, match="no type has a field '_0'"):
+        ingest_files(client, [path])
+
+
+def test_what_does_not_fit_into_memory_goes_through_a_folder(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SPILL_BYTES", 1)
+    one = write_lines(tmp_path / "a.ndjson", *(patient(n, birthyear=n) for n in range(20)))
+    two = write_csv(
+        tmp_path / "b.csv", *((f"patient/{n}", "datasource/d", n) for n in range(20, 40)), header=HEADER[:3]
+    )
+    ingest_files(client, [one, two])
+    assert sorted(held(client, "birthyear")) == [(n,) for n in range(40)]
+
+
+def test_a_column_that_a_file_lacks_stays_and_an_empty_cell_clears(client: Client, tmp_path: Path) -> None:
+    ingest_files(client, [write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))])
+    ingest_files(client, [write_csv(tmp_path / "b.csv", ("patient/1", ""), header=("identifier", "birthyear"))])
+    assert held(client, "birthyear", "sex") == [(None, "M")]
+
+
+@pytest.mark.parametrize("blank", ["", "\n"], ids=["strictly", "line by line"])
+def test_a_key_that_one_type_lacks_clears_nothing_there(client: Client, tmp_path: Path, blank: str) -> None:
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", patient(1, license="CC0"))])
+    volume = {"identifier": "datasource/d", "license": "CC BY"}
+    ingest_files(client, [write_lines(tmp_path / "b.ndjson", blank + json.dumps(patient(1, sex="F")), volume)])
+    assert held(client, "license", "sex") == [("CC0", "F")]
+
+
+def test_files_that_set_different_fields_of_a_type_are_refused(client: Client, tmp_path: Path) -> None:
+    one = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))
+    two = write_csv(tmp_path / "b.csv", ("patient/2", "datasource/d", 1950), header=HEADER[:3])
+    with pytest.raises(InvalidInputError, match=r"b\.csv and .*a\.csv set different fields of patients \('sex'\)"):
+        ingest_files(client, [one, two])
+
+
+# ---- the text of cells
+
+
+def parsed(cells: Iterable[str | None], wanted: pl.DataType, rules: TextRules | None = None) -> list[Any]:
+    """Return the values; "?" for a cell that cannot be read."""
+    text = pl.Series("x", list(cells), dtype=pl.String)
+    values = parse_cells(text, wanted, rules or TextRules())
+    return ["?" if bad else value for bad, value in zip(is_unread(text, values), values.to_list(), strict=True)]
+
+
+def test_numbers_are_read_in_the_forms_that_are_certain() -> None:
+    cells = [
+        "3",
+        " 3.5 ",
+        ".5",
+        "5.",
+        "-1e-3",
+        "+7",
+        "",
+        None,
+        "1,5",
+        "1.234,5",
+        "1_000",
+        "0x10",
+        "1e999",
+        "3 mm",
+        "--1",
+    ]
+    expected = [3.0, 3.5, 0.5, 5.0, -0.001, 7.0, None, None, *["?"] * 7]
+    assert parsed(cells, pl.Float64()) == expected
+
+
+def test_decimal_commas_are_read_when_named_and_points_then_refused() -> None:
+    comma = TextRules(decimal_comma=True)
+    assert parsed(["3,5", "3", "1.234", "1.234,5", "1,2,3", "-0,5"], pl.Float64(), comma) == [
+        3.5,
+        3.0,
+        "?",
+        "?",
+        "?",
+        -0.5,
+    ]
+    assert parsed(["3,0", "3,5"], pl.Int64(), comma) == [3, "?"]
+
+
+def test_whole_numbers_are_never_rounded() -> None:
+    cells = ["3", "3.0", "3.", "007", "-5", "9223372036854775807", "9223372036854775808", "3.5", "1e3", ""]
+    assert parsed(cells, pl.Int64()) == [3, 3, 3, 7, -5, 2**63 - 1, "?", "?", "?", None]
+
+
+def test_booleans_are_words() -> None:
+    assert parsed(["true", "FALSE", "yes", "n", "1", "0", "2", "maybe"], pl.Boolean()) == [
+        True, False, True, False, True, False, "?", "?",
+    ]  # fmt: skip
+
+
+DAY = datetime(2024, 4, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("2024-04-03", DAY),
+        ("20240403", DAY),
+        ("03.04.2024", DAY),
+        ("3.4.2024", DAY),
+        ("3.4.2024 15:30", DAY.replace(hour=15, minute=30)),
+        ("2024-04-03 15:30", DAY.replace(hour=15, minute=30)),
+        ("2024-04-03T15:30:05.5", DAY.replace(hour=15, minute=30, second=5, microsecond=500_000)),
+        ("2024-04-03T15:30:05+02:00", DAY.replace(hour=13, minute=30, second=5)),
+        ("2024-04-03 15:30:05Z", DAY.replace(hour=15, minute=30, second=5)),
+        ("20240403153005.25", DAY.replace(hour=15, minute=30, second=5, microsecond=250_000)),
+        ("", None),
+        ("03/04/2024", "?"),
+        ("2024/04/03", "?"),
+        ("2024-4-3", "?"),
+        ("03.04.24", "?"),
+        ("20240231", "?"),
+        ("0000-01-01", "?"),
+        ("1712102400", "?"),
+        ("yesterday", "?"),
+    ],
+)
+def test_dates_are_read_in_the_forms_that_are_certain(cell: str, expected: Any) -> None:
+    assert parsed([cell, "2000-01-01", cell], pl.Datetime("us", "UTC"))[::2] == [expected, expected]
+
+
+def test_another_form_of_dates_is_named_and_then_the_only_one() -> None:
+    rules = TextRules(date_formats=("%d/%m/%Y", "%d/%m/%Y %H:%M"))
+    cells = ["03/04/2024", "03/04/2024 00:00", "03/04/24", "2024-04-03"]
+    assert parsed(cells, pl.Datetime("us", "UTC"), rules) == [DAY, DAY, "?", "?"]
+
+
+@pytest.mark.parametrize("form", ["%Q", "d/m/y", "%d/%m", ""])
+def test_a_form_of_dates_that_is_none_is_refused(client: Client, tmp_path: Path, form: str) -> None:
+    with pytest.raises(InvalidInputError, match="date"):
+        ingest_files(client, [tmp_path / "a.csv"], date_formats=[form])
+
+
+def test_lists_and_nested_models_are_json() -> None:
+    cells = ['["a", "b"]', "[]", '["a", 1]', "a;b", '"a"', None]
+    assert parsed(cells, pl.List(pl.String())) == [["a", "b"], [], "?", "?", "?", None]
+    nested = pl.Struct({"a": pl.Int64()})
+    assert parsed(['{"a": 1}', '{"b": 1}', '{"a": "1"}'], nested) == [{"a": 1}, "?", "?"]
+
+
+# ---- rows that cannot be
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_each_bad_row_is_named_by_row_field_and_value(client: Client, tmp_path: Path, on_invalid: Any) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "identifier,parent_identifier,birthyear,sex\n"
+        "patient/1,datasource/d,1950,M\n"
+        'patient/2,datasource/d,19x,"two\nlines"\n'
+        "patient/3,datasource/none,1950,M\n"
+        ",datasource/d,1950,M\n"
+        "\n"
+        "patient/6,datasource/d,1950\n"
+        "patient/7,datasource/d,1950,M,more\n"
+        "patien/8,datasource/d,1950,M\n"
+        "patient/ 9,datasource/d,1950,M\n"
+        "patient/10,datasource/d,1,M\n"
+        "patient/10,datasource/d,2,M\n"
+        "patient/11,datasource/d,1950,a\0b\n"
+    )
+    report = ingest_files(client, [path], on_invalid=on_invalid)
+    assert faults(report) == [
+        (3, "birthyear", "19x"),
+        (4, "parent_identifier", "datasource/none"),
+        (5, "identifier", None),
+        (7, None, "patient/6,datasource/d,1950"),
+        (8, None, "patient/7,datasource/d,1950,M,more"),
+        (9, "identifier", "patien/8"),
+        (10, "identifier", "patient/ 9"),
+        (11, "identifier", "patient/10"),
+        (12, "identifier", "patient/10"),
+        (13, "sex", "a\0b"),
+    ]
+    assert report.rejected_rows == 10
+    assert held(client, "identifier") == ([("patient/1",)] if on_invalid == "skip" else [])
+    assert report.is_written is (on_invalid == "skip")
+
+
+def test_each_bad_line_of_ndjson_is_named(client: Client, tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.ndjson",
+        patient(1),
+        patient(2, birthyear="1950"),
+        "{bad",
+        "[1]",
+        patient(5, birthyear=1950.5, sex=5),
+        '{"identifier": "patient/6", "identifier": "patient/7"}',
+        patient(7, sex="half \ud800 a pair"),
+        patient(8, slice_thickness=3),
+        {"identifier": 9},
+        patient(10, birthyear=True),
+    )
+    found = faults(ingest_files(client, [path], on_invalid="skip"))
+    assert [(row, field) for row, field, _ in found] == [
+        (2, "birthyear"), (3, None), (4, None), (5, "birthyear"), (5, "sex"), (6, None), (7, "sex"),
+        (8, "slice_thickness"), (9, "identifier"), (10, "birthyear"),
+    ]  # fmt: skip
+    assert held(client, "identifier") == [("patient/1",)]
+
+
+def test_a_near_miss_of_a_column_is_named(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("volume/1", 3), header=("identifier", "slice_thicknes"))
+    with pytest.raises(InvalidInputError, match=r"'slice_thicknes'. Did you mean 'slice_thickness'\?"):
+        ingest_files(client, [path])
+
+
+def test_a_column_of_another_type_is_refused_with_its_owner(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", ""), header=("identifier", "slice_thickness"))
+    with pytest.raises(
+        InvalidInputError, match="holds patients, which have no field 'slice_thickness'; volumes have it"
+    ):
+        ingest_files(client, [path])
+
+
+def test_the_one_type_may_be_named(client: Client, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", ""), ("volume/1", "patient/1", "", ""))
+    for name in ("patients", "patient"):
+        assert faults(ingest_files(client, [path], type=name)) == [(3, "identifier", "volume/1")]
+    with pytest.raises(InvalidInputError, match=r"unknown type 'patiens'. Did you mean 'patients'"):
+        ingest_files(client, [path], type="patiens")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.ndjson", b"", "is empty"),
+        ("a.csv", b"name,sex\nx,M\n", "no column 'identifier'; it has 'name', 'sex'"),
+        ("a.csv", b"identifer,sex\nx,M\n", "'identifer': Did you mean 'identifier'"),
+        ("a.csv", b"identifier,sex,sex\npatient/1,M,F\n", "names 'sex' more than once"),
+        ("a.csv", b'identifier,sex\npatient/1,"M\npatient/2,F\n', "a quote is not closed in the record of line 2"),
+        ("a.ndjson", b'[{"identifier": "patient/1"}]', "one JSON array"),
+        ("a.parquet", b"PAR1 and then nothing", "cannot be read as Parquet"),
+        ("a.xlsx", b"PK", "ends in .csv, .tsv, .ndjson, .jsonl, .parquet is expected"),
+    ],
+)
+def test_a_file_that_cannot_be_read_as_a_whole_is_refused(
+    client: Client, tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInputError) as raised:
+        ingest_files(client, [tmp_path / name], on_invalid="skip")
+    assert words in str(raised.value)
+    assert name in str(raised.value)
+
+
+def test_a_truncated_parquet_file_is_refused(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame([patient(n) for n in range(1_000)]).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InvalidInputError, match=r"a\.parquet cannot be read as Parquet"):
+        ingest_files(client, [path])
+
+
+def test_a_parquet_column_of_a_wrong_type_is_refused(client: Client, tmp_path: Path) -> None:
+    for value in ("1950", True):
+        pl.DataFrame([patient(1, birthyear=value)]).write_parquet(tmp_path / "a.parquet")
+        with pytest.raises(InvalidInputError, match=r"column 'birthyear' is of \w+, but patients.birthyear of Int64"):
+            ingest_files(client, [tmp_path / "a.parquet"])
+
+
+def test_a_whole_number_in_a_float_column_is_one_and_a_fraction_is_named(client: Client, tmp_path: Path) -> None:
+    rows = [patient(1, birthyear=1950.0), patient(2, birthyear=1950.5), patient(3, birthyear=None)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    assert faults(ingest_files(client, [tmp_path / "a.parquet"], on_invalid="skip")) == [(2, "birthyear", "1950.5")]
+    assert held(client, "birthyear") == [(1950,), (None,)]
+
+
+def test_a_header_alone_is_a_file_without_rows(client: Client, tmp_path: Path) -> None:
+    report = ingest_files(client, [write_csv(tmp_path / "a.csv")])
+    assert (report.is_written, report.rejected_rows, dict(report.reports)) == (False, 0, {})
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_record_of_many_megabytes_is_read(client: Client, tmp_path: Path, form: str) -> None:
+    text, path = "x" * 40_000_000, tmp_path / f"a.{form}"
+    if form == "csv":
+        write_csv(path, ("patient/0", "datasource/d", "", ""), ("patient/1", "datasource/d", "", text))
+    else:
+        write_lines(path, patient(0, sex=None), patient(1, sex=text))
+    ingest_files(client, [path])
+    assert [len(sex or "") for (sex,) in held(client, "sex")] == [0, 40_000_000]
+
+
+def test_derived_columns_are_ignored_and_named(client: Client, tmp_path: Path) -> None:
+    rows = [patient(1, valid_from="1999-01-01", datasource_id="nonsense", ancestors=5)]
+    for path in (
+        write_lines(tmp_path / "a.ndjson", *rows),
+        write_csv(tmp_path / "a.csv", tuple(rows[0].values()), header=tuple(rows[0])),
+    ):
+        assert ingest_files(client, [path]).ignored == ("ancestors", "datasource_id", "valid_from")
+    assert client.patients.retrieve("patient/1").valid_from.year > 2000
+
+
+def test_an_export_of_the_lake_can_be_loaded_again(client: Client, tmp_path: Path) -> None:
+    ingest_files(client, [write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))])
+    export = client.patients.query().collect().with_columns(sex=pl.lit("F"))
+    export.write_ndjson(tmp_path / "b.ndjson")
+    export.with_columns(pl.col("ancestors").list.join(" ")).write_csv(tmp_path / "b.csv")
+    assert ingest_files(client, [tmp_path / "b.ndjson"]).reports["patients"].updated == 1
+    assert ingest_files(client, [tmp_path / "b.csv"]).reports["patients"].unchanged == 1
+
+
+# ---- the rejects file
+
+
+def mend(path: Path, wrong: str, right: str) -> None:
+    path.write_text(path.read_text().replace(wrong, right))
+
+
+def test_rejected_csv_rows_can_be_mended_and_loaded(client: Client, tmp_path: Path) -> None:
+    rows = [("patient/1", "datasource/d", 1950, "M"), ("patient/2", "datasource/d", "19x", 'a "b", c\nd')]
+    path = write_csv(tmp_path / "a.csv", *rows, delimiter=";")
+    path.write_text(path.read_text() + 'patient/3;datasource/e;;""\npatient/4;datasource/d\n')
+    rejects = tmp_path / "r.csv"
+    ingest_files(client, [path], on_invalid="skip", rejects=rejects)
+    with rejects.open(newline="") as stream:
+        found = list(csv.DictReader(stream))
+    assert [(r["_file"], r["_row"], r["_field"]) for r in found] == [
+        (str(path), "3", "birthyear"), (str(path), "4", "parent_identifier"), (str(path), "5", ""),
+    ]  # fmt: skip
+    mend(rejects, "19x", "1951")
+    mend(rejects, "datasource/e", "datasource/d")
+    assert ingest_files(client, [rejects]).reports["patients"].created == 3
+    assert held(client, "birthyear", "sex")[1:] == [(1951, 'a "b", c\nd'), (None, ""), (None, None)]
+
+
+@pytest.mark.parametrize("form", ["ndjson", "parquet"])
+def test_rejected_rows_of_other_forms_can_be_mended_and_loaded(client: Client, tmp_path: Path, form: str) -> None:
+    rows = [patient(1, sex="M"), patient(2, sex="F") | {"parent_identifier": "datasource/e"}]
+    path, rejects = tmp_path / f"a.{form}", tmp_path / "r.ndjson"
+    if form == "ndjson":
+        write_lines(path, *rows, "{bad")
+    else:
+        pl.DataFrame(rows).write_parquet(path)
+    ingest_files(client, [path], on_invalid="skip", rejects=rejects)
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert (found[0]["_row"], found[0]["_field"], found[0].get("_line")) == (2, "parent_identifier", None)
+    assert [r.get("_line") for r in found[1:]] == (["{bad"] if form == "ndjson" else [])
+    mend(rejects, "datasource/e", "datasource/d")
+    rejects.write_text(rejects.read_text().splitlines()[0] + "\n")
+    assert ingest_files(client, [rejects]).reports["patients"].created == 1
+    assert held(client, "sex") == [("M",), ("F",)]
+
+
+def test_a_rejects_file_that_cannot_keep_the_form_is_refused_before_anything_is_written(
+    client: Client, tmp_path: Path
+) -> None:
+    one = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))
+    two = write_lines(tmp_path / "b.ndjson", patient(2))
+    for paths, rejects in (([one, two], "r.csv"), ([one], "r.ndjson"), ([two], "r.csv"), ([one], one.name)):
+        with pytest.raises(InvalidInputError):
+            ingest_files(client, paths, on_invalid="skip", rejects=tmp_path / rejects)
+    assert held(client, "identifier") == []
+
+
+# ---- what may be closed, dry runs, history
+
+
+def test_a_dry_run_says_what_would_be_done_and_makes_no_lake(tmp_path: Path) -> None:
+    client, path = Client(tmp_path / "none"), tmp_path / "a.ndjson"
+    write_lines(path, patient(1), {"identifier": "datasource/d"}, patient(2, birthyear="x"))
+    report = ingest_files(client, [path], dry_run=True)
+    assert {name: r.created for name, r in report.reports.items()} == {"datasources": 1, "patients": 1}
+    assert faults(report) == [(3, "birthyear", '"x"')]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_with_missing_delete_counts_what_the_run_then_closes(client: Client, tmp_path: Path) -> None:
+    studies = [{"identifier": f"imagingstudy/{n}", "parent_identifier": f"patient/{n}"} for n in (1, 2)]
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", *studies, patient(1), patient(2, sex="M"))])
+    second = write_lines(tmp_path / "b.ndjson", studies[0], patient(1, sex="F"))
+    planned, done = (ingest_files(client, [second], missing="delete", dry_run=dry) for dry in (True, False))
+    assert (planned.is_written, done.is_written) == (False, True)
+    assert {n: (r.updated, r.deleted) for n, r in planned.reports.items()} == {
+        "patients": (1, 1),
+        "imaging_studies": (0, 1),
+    }
+    assert dict(planned.reports) == {n: planned.reports[n] for n in done.reports}
+    assert [(r.updated, r.deleted) for r in planned.reports.values()] == [
+        (r.updated, r.deleted) for r in done.reports.values()
+    ]
+    assert held(client, "identifier") == [("patient/1",)]
+
+
+def test_missing_delete_that_would_leave_children_behind_writes_nothing(client: Client, tmp_path: Path) -> None:
+    study = {"identifier": "imagingstudy/1", "parent_identifier": "patient/1"}
+    psa = {"identifier": "psameasurement/1", "parent_identifier": "patient/1"}
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", study, patient(1), psa)])
+    second = write_lines(
+        tmp_path / "b.ndjson", patient(2), study | {"parent_identifier": "patient/2", "identifier": "imagingstudy/2"}
+    )
+    for dry in (True, False):
+        with pytest.raises(InvalidInputError, match=r"live children are left \(1 psa_measurements\)"):
+            ingest_files(client, [second], missing="delete", dry_run=dry)
+    assert held(client, "identifier") == [("patient/1",)]
+
+
+def test_history_is_loaded_with_its_instant(client: Client, tmp_path: Path) -> None:
+    lake = Client(tmp_path / "past")
+    path = write_lines(tmp_path / "a.ndjson", {"identifier": "datasource/d"}, patient(1))
+    ingest_files(lake, [path], valid_from="2020-01-01", reason="first delivery")
+    assert lake.patients.retrieve("patient/1").valid_from == datetime(2020, 1, 1, tzinfo=UTC)
+    late = write_lines(tmp_path / "b.ndjson", patient(1, sex="M"))
+    report = ingest_files(lake, [late], valid_from="2019-01-01")
+    assert faults(report) == [(1, "valid_from", "patient/1")] or faults(report)[0][0] == 1
+    assert "valid_from is not later" in report.rejected["reason"][0]
+
+
+# ---- where files are
+
+
+def test_a_folder_is_searched_and_hidden_files_are_left(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep" / ".hidden").mkdir(parents=True)
+    write_lines(folder / "deep" / "a.jsonl", patient(1, birthyear=1))
+    write_csv(folder / "b.CSV", ("patient/2", "datasource/d", 2), header=HEADER[:3])
+    (folder / "deep" / ".hidden" / "c.csv").write_text("nonsense")
+    (folder / "readme.txt").write_text("nonsense")
+    report = ingest_files(client, [folder])
+    assert report.files == (str(folder / "b.CSV"), str(folder / "deep" / "a.jsonl"))
+    assert held(client, "identifier") == [("patient/1",), ("patient/2",)]
+
+
+def test_a_folder_without_files_and_a_missing_file_are_named(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "scan.dcm").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match=r"in' has no file that ends in .*; it holds 'scan.dcm'"):
+        ingest_files(client, [tmp_path / "in"])
+    with pytest.raises(NotFoundError, match=r"there is no file '.*nope.csv'"):
+        ingest_files(client, [tmp_path / "nope.csv"])
+    with pytest.raises(InvalidInputError, match="no file was named"):
+        ingest_files(client, [])
+
+
+def test_objects_of_a_bucket_are_read(
+    lake_uri: str, tmp_path: Path, moto_url: str, use_endpoint: Callable[[str], None]
+) -> None:
+    from obstore.store import S3Store
+
+    if not lake_uri.startswith("s3://"):
+        use_endpoint(moto_url)
+        lake_uri = "s3://files-for-local/unused"
+        make_bucket(moto_url, "files-for-local")
+    bucket = lake_uri.split("/")[2]
+    from vxdata.lake.aws import find_s3_settings
+
+    store = S3Store(bucket, **find_s3_settings(lake_uri).obstore_keywords())
+    lines = [{"identifier": "datasource/d"}, patient(1)]
+    store.put("in/a b/x=1.ndjson", "\n".join(map(json.dumps, lines)).encode())
+    store.put("in/readme.txt", b"nonsense")
+    client = Client(lake_uri)
+    for address in (f"s3://{bucket}/in", f"s3://{bucket}/in/a b/x=1.ndjson"):
+        report = ingest_files(client, [address])
+        assert report.files == (f"s3://{bucket}/in/a b/x=1.ndjson",)
+    assert client.patients.query().filter(F.datasource_id == "d").count() == 1
+    with pytest.raises(NotFoundError, match="nothing to read at s3://"):
+        ingest_files(client, [f"s3://{bucket}/nothing/"])
