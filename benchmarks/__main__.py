@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, generated, imports, ingest, queries, requests
+from benchmarks import engines, files, generated, imports, ingest, queries, requests
 from benchmarks.measure import Race, Row
 
 console = Console(width=140)
@@ -52,6 +52,8 @@ def main(chosen: set[str]) -> None:
             show("Import", imports.measure())
         if chosen & {"ingest", "queries", "engines"}:
             show("Ingest", ingest.measure(work, lake, runs=3 if "ingest" in chosen else 1))
+        if "files" in chosen:
+            show("Files", files.measure(work))
         if "queries" in chosen:
             show("Queries", queries.filters(lake, "no tail", 1.15))
             show("Queries with a tail", queries.with_tail(lake, work))
@@ -71,4 +73,4 @@ def main(chosen: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]) or {"imports", "ingest", "queries", "engines", "requests"})
+    main(set(sys.argv[1:]) or {"imports", "ingest", "queries", "engines", "files", "requests"})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import plain, read_terminal, run, start_on_terminal
+from tests.support.cli import plain, read_terminal, run_here, start_on_terminal
 from vxdata.errors import NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
@@ -45,7 +45,7 @@ def test_create_makes_a_resource_with_typed_values(client: Client) -> None:
     values = {"slice_thickness": "3.5", "series_number": "7", "derived_from": '["volume/1", ""]', "modality": "5"}
     options = [part for name, text in values.items() for part in ("--set", f"{name}={text}")]
     args = ["create", "volume/a b=c", "--parent", "imagingstudy/1", "--license", "CC0", *options, "--yes", "--json"]
-    done = run(*args, "--set", "series_datetime=2024-01-02", "--reason", "by hand")
+    done = run_here(*args, "--set", "series_datetime=2024-01-02", "--reason", "by hand")
     assert (done.returncode, done.stderr) == (0, "")
     made = client.volumes.retrieve("volume/a b=c")
     assert json.loads(done.stdout)["resource"] == made.model_dump(mode="json")
@@ -58,7 +58,7 @@ def test_create_makes_a_resource_with_typed_values(client: Client) -> None:
 def test_update_changes_what_is_named_and_clears_what_is_unset(client: Client) -> None:
     client.volumes.update("volume/1", {"volume_type": "T1", "b_value": 800}, license="CC0")
     args = ["--set", "volume_type=T2", "--unset", "b_value", "--unset", "license", "--yes"]
-    assert run("update", "volume/1", *args).stdout == "Changed volume/1.\n"
+    assert run_here("update", "volume/1", *args).stdout == "Changed volume/1.\n"
     now = client.volumes.retrieve("volume/1")
     assert (now.payload.volume_type, now.payload.b_value, now.license) == ("T2", None, None)
 
@@ -66,13 +66,13 @@ def test_update_changes_what_is_named_and_clears_what_is_unset(client: Client) -
 def test_update_without_an_effect_writes_nothing(client: Client) -> None:
     client.volumes.update("volume/1", {"volume_type": "T2"})
     before = client.volumes.retrieve("volume/1")
-    done = run("update", "volume/1", "--set", "volume_type=T2", "--json")
+    done = run_here("update", "volume/1", "--set", "volume_type=T2", "--json")
     assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, False)
     assert client.volumes.retrieve("volume/1") == before
 
 
 def test_delete_says_what_it_closed(client: Client) -> None:
-    done = run("delete", "patient/1", "--cascade", "--yes", "--json", "--reason", "consent withdrawn")
+    done = run_here("delete", "patient/1", "--cascade", "--yes", "--json", "--reason", "consent withdrawn")
     assert json.loads(done.stdout)["deleted"] == {"volumes": 2, "imaging_studies": 1, "patients": 1}
     assert client.volumes.query().count() == 0
     assert "consent withdrawn" in stored_reasons(client)
@@ -129,7 +129,7 @@ def test_what_was_shown_is_what_is_changed(client: Client) -> None:
 )
 def test_a_mistake_is_named_and_nothing_is_written(client: Client, args: list[str], code: int, words: str) -> None:
     state: Any = client.snapshot().token
-    done = run(*args)
+    done = run_here(*args)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert client.snapshot().token == state
@@ -137,9 +137,9 @@ def test_a_mistake_is_named_and_nothing_is_written(client: Client, args: list[st
 
 def test_a_lake_in_a_bucket_is_changed_the_same_way(lake_uri: str) -> None:
     options = ("--uri", lake_uri, "--yes")
-    assert run("create", "datasource/d", "--set", "name=A trial", *options).returncode == 0
-    assert run("update", "datasource/d", "--set", "name=Another", *options).returncode == 0
+    assert run_here("create", "datasource/d", "--set", "name=A trial", *options).returncode == 0
+    assert run_here("update", "datasource/d", "--set", "name=Another", *options).returncode == 0
     assert Client(lake_uri).datasources.retrieve("datasource/d").payload.name == "Another"
-    assert run("delete", "datasource/d", *options).returncode == 0
+    assert run_here("delete", "datasource/d", *options).returncode == 0
     with pytest.raises(NotFoundError):
         Client(lake_uri).datasources.retrieve("datasource/d")

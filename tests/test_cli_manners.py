@@ -33,9 +33,10 @@ from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
 HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
 ASKING = ("query", "get", "history", "tree", "funnel", "schema", "info", "log")
-CHANGING = ("restore", "revert")
+CHANGING = ("create", "update", "delete", "restore", "revert")
 UPKEEP = ("vacuum", "verify")
-COMMANDS = [(), ("demo",), ("ingest", "idc"), *((name,) for name in (*ASKING, *CHANGING, *UPKEEP))]
+COMMANDS = [(), ("demo",), ("ingest",), ("ingest", "files"), ("ingest", "idc"), ("config",), ("config", "show")]
+COMMANDS += [(name,) for name in (*ASKING, *CHANGING, *UPKEEP)]
 COMMANDS += [("snapshots", verb) for verb in ("list", "keep", "drop")]
 
 

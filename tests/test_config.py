@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli import run
+from tests.support.cli import run_here as run
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
@@ -159,8 +157,3 @@ def test_the_default_values_are_shown(project: Path) -> None:
     assert shown["settings"]["uri"]["value"].endswith("vxdata/lake")
     assert shown["files"] == []
     assert shown["user_file"] == str(user_file())
-
-
-def test_settings_load_nothing_heavy(project: Path) -> None:
-    code = "import sys, vxdata.sdk.settings as s; s.find_settings(); print(*{'polars', 'pydantic', 'boto3'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -1,5 +1,6 @@
 """What the shell completes: types, fields, datasources and profiles. Whatever goes wrong here, nothing is offered."""
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ def complete_fields(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer the fields of the resource that the command line names, each with the ``=`` that its value follows."""
     found: list[str] = []
     with suppress(Exception):
-        found = [f"{name}=" for name in _fields(str(ctx.params.get("identifier") or ""))]
+        found = [f"{name}=" for name in _fields(ctx)]
     return _starting(found, incomplete)
 
 
@@ -30,14 +31,18 @@ def complete_field_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer the fields of the resource that the command line names."""
     found: list[str] = []
     with suppress(Exception):
-        found = _fields(str(ctx.params.get("identifier") or ""))
+        found = _fields(ctx)
     return _starting(found, incomplete)
 
 
-def _fields(identifier: str) -> list[str]:
+def _fields(ctx: typer.Context) -> list[str]:
+    """Return the fields of the first resource on the line: an unfinished line is not parsed to its arguments."""
     from vxdata.schemas.registry import registry
 
-    return [*registry().of_type(identifier.partition("/")[0]).model_fields, "license"]
+    line = f"{os.environ.get('COMP_WORDS', '')} {os.environ.get('_TYPER_COMPLETE_ARGS', '')}"
+    words = [str(ctx.params.get("identifier") or ""), *line.split()]
+    types = (word.partition("/")[0].strip("'\"") for word in words if "/" in word)
+    return [*registry().of_type(next(name for name in types if name in registry())).model_fields, "license"]
 
 
 def complete_identifiers(ctx: typer.Context, incomplete: str) -> list[str]:

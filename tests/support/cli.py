@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from contextvars import copy_context
 from pathlib import Path
 
 import polars as pl
@@ -145,16 +146,21 @@ def run_here(*args: str | Path) -> subprocess.CompletedProcess[str]:
     from vxdata_cli import main
     from vxdata_cli.out import Out, out
 
+    def call() -> int:
+        try:
+            main.app([*map(str, args)], prog_name="vxdata")
+        except SystemExit as end:
+            return int(end.code or 0)
+        except Exception as error:
+            return main.report(error)
+        return 0
+
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2)]
     vars(out).clear()
     vars(out).update(vars(Out()))
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        try:
-            main.app([*map(str, args)], prog_name="vxdata")
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except Exception as error:
-            code = main.report(error)
+        code = copy_context().run(call)
+    vars(out).clear()
+    vars(out).update(vars(Out()))
     written = [stream.buffer.getvalue().decode() for stream in streams]  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(args, code, *written)

@@ -1,7 +1,7 @@
 """Files into a lake: read, checked as a whole, and loaded; each row that cannot be is named by file, row and field."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +47,7 @@ class FilesReport:
 
 
 @dataclass(frozen=True)
-class _Load:
+class _Options:
     """How rows are loaded, as `ingest` takes it."""
 
     missing: Literal["keep", "delete"]
@@ -109,14 +109,14 @@ def ingest_files(
     """
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
     rules = ReadingRules(_only(type), text, delimiter, encoding)
-    load = _Load(missing, cascade, valid_from, reason)
-    client._session.stamp("ingest", reason)
+    options = _Options(missing, cascade, valid_from, reason)
+    client._session.stamp("ingest", reason)  # a read-only client is refused before any file is read
     with TemporaryDirectory(prefix="vxdata-") as folder:
         progress("find the files")
         files = _find(client, paths, Path(folder))
         writer = None if rejects is None else RejectsWriter(Path(rejects), files, rules)
         rows = read_files(files, rules, Path(folder), lambda file, n: progress(f"read {file.name}: {n:,} rows"))
-        report = _load(client, rows, load, on_invalid, dry_run, progress)
+        report = _load(client, rows, options, on_invalid, dry_run, progress)
         if writer is not None and report.rejected.height:
             progress(f"write {writer.path}")
             writer.write(report.rejected)
@@ -154,7 +154,7 @@ def _has_form(key: str) -> bool:
 
 
 def _load(
-    client: Client, rows: FileRows, load: _Load, on_invalid: str, dry_run: bool, progress: Progress
+    client: Client, rows: FileRows, options: _Options, on_invalid: str, dry_run: bool, progress: Progress
 ) -> FilesReport:
     """Load what was read: as a whole, or what is right of it, or nothing."""
     frames = {spec.namespace: frame.drop(FILE, ROW) for spec, frame in rows.frames.items()}
@@ -164,15 +164,15 @@ def _load(
 
     def run(*, dry: bool, skip: bool) -> Mapping[str, UpsertReport]:
         return ingest(
-            client, frames, missing=load.missing, cascade=load.cascade, valid_from=load.valid_from,
-            on_invalid="skip" if skip else "fail", dry_run=dry, reason=load.reason,
+            client, frames, missing=options.missing, cascade=options.cascade, valid_from=options.valid_from,
+            on_invalid="skip" if skip else "fail", dry_run=dry, reason=options.reason,
             progress=lambda name, _: progress(f"loaded {name}"),
         )  # fmt: skip
 
     progress(f"check {sum(rows.counts.values()):,} rows" if dry_run else f"load {sum(rows.counts.values()):,} rows")
     if dry_run or (is_faulty and not skips):
         return _report(rows, run(dry=True, skip=True), is_written=False)
-    if load.missing == "delete":
+    if options.missing == "delete":
         run(dry=True, skip=True)  # what would be closed is seen before anything is written
     try:
         return _report(rows, run(dry=False, skip=skips), is_written=True)
@@ -193,7 +193,7 @@ def _report(rows: FileRows, reports: Mapping[str, UpsertReport], *, is_written: 
     rejected = faults.join(named, on=FILE, how="left", maintain_order="left").rename({ROW: "row"})
     return FilesReport(
         files=tuple(names),
-        reports={name: replace(report, rejected=report.rejected) for name, report in reports.items()},
+        reports=reports,
         rejected=rejected.select(*REJECTED_SCHEMA),
         rejected_rows=faults.select(FILE, ROW).n_unique(),
         is_written=is_written and any(report.commit_id for report in reports.values()),

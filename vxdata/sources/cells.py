@@ -7,7 +7,6 @@ Source: ISO 8601; DICOM PS3.5, section 6.2 (DA, DT).
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -229,6 +228,3 @@ def _is_unicode(value: str) -> bool:
 def _instance(dtype: Any) -> pl.DataType:
     found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
     return found
-
-
-Parse = Callable[[pl.Series, pl.DataType], pl.Series]

@@ -125,7 +125,7 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     frames = {}
     for word in words.unique(maintain_order=True).drop_nulls():
         if word in known:
-            own = rows if len(known) > 1 and words.n_unique() == 1 else rows.filter(words == word)
+            own = rows if words.n_unique() == 1 else rows.filter(words == word)
             frames[known[word]], found = _typed(file, known[word], own, batch.parse, rules.text)
             faults.append(found)
     wrong = pl.concat(faults)
