@@ -21,6 +21,7 @@ from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
 from vxdata.sdk.files import ingest_files
+from vxdata.sources import csv as csv_source
 from vxdata.sources import files as sources
 from vxdata.sources import ndjson
 from vxdata.sources.cells import TextRules, is_unread, parse_cells
@@ -371,6 +372,25 @@ def test_each_bad_row_is_named_by_row_field_and_value(client: Client, tmp_path: 
     assert report.rejected_rows == 10
     assert held(client, "identifier") == ([("patient/1",)] if on_invalid == "skip" else [])
     assert report.is_written is (on_invalid == "skip")
+
+
+def test_rows_are_counted_over_blocks_batches_and_records_that_fit_no_block(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_source, "_BLOCKS", (1 << 12, 1 << 20))
+    monkeypatch.setattr(csv_source, "_BATCH_ROWS", 100)
+    rows: list[Sequence[Any]] = [(f"patient/{n}", "datasource/d", n, "two\nlines") for n in range(2_000)]
+    rows[100], rows[1_300], rows[1_999] = ("patient/100",), ("patient/1300", "x", 1, "F", "more"), ("",)
+    rows[777], rows[1_500] = (
+        ("patient/777", "datasource/d", "x", "M"),
+        ("patient/1500", "datasource/d", 5, "y" * 50_000),
+    )
+    report = ingest_files(client, [write_csv(tmp_path / "a.csv", *rows)], on_invalid="skip")
+    assert [(row, field) for row, field, _ in faults(report)] == [
+        (102, None), (779, "birthyear"), (1_302, None), (2_001, None),
+    ]  # fmt: skip
+    expected = set(range(1_999)) - {100, 777, 1_300}
+    assert {int(identifier.partition("/")[2]) for (identifier,) in held(client, "identifier")} == expected
 
 
 def test_each_bad_line_of_ndjson_is_named(client: Client, tmp_path: Path) -> None:

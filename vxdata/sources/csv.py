@@ -24,6 +24,7 @@ from vxdata.sources.records import (
     SourceFile,
     faults_at,
     ignored_columns,
+    no_faults,
     resource_columns,
 )
 
@@ -47,12 +48,13 @@ def read_csv(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidInputError(f"{file.name}: the header names {name_some(repeated)} more than once.")
     resource_columns(file, names, rules)
-    done = 1
+    done, told = 1, no_faults()
     for block in _BLOCKS:
         try:
             for batch in _Parser(file, encoding, delimiter, names).batches(block):
-                yield Batch(batch.rows.filter(pl.col(ROW) > done), batch.faults, True, ignored_columns(names))
-                done = batch.last or done
+                faults = batch.faults.join(told, on=ROW, how="anti", maintain_order="left")
+                yield Batch(batch.rows.filter(pl.col(ROW) > done), faults, True, ignored_columns(names))
+                done, told = batch.last or done, pl.concat([told, faults])
             return
         except _TooLongError:
             continue
@@ -136,6 +138,7 @@ class _Parser:
         self._file, self._encoding, self._delimiter, self._names = file, encoding, delimiter, names
         self._keeps_ragged, self.ragged_rows = keeps_ragged, dict[int, str]()
         self._watched, self._ragged = _Watched(file.path), list[tuple[int, int, str]]()
+        self._skipped = set[int]()
 
     def batches(self, block: int) -> Iterator[Batch]:
         """Parse the file in blocks; one thread is faster than several.
@@ -151,7 +154,7 @@ class _Parser:
             for table in self._tables(block):
                 cells = pl.from_arrow(table)
                 assert isinstance(cells, pl.DataFrame)
-                places, row = _places(row, cells.height, {number for number, *_ in self._ragged})
+                places, row = _places(row, cells.height, self._skipped)
                 held.append(cells.insert_column(0, places))
                 if sum(part.height for part in held) >= _BATCH_ROWS:
                     yield self._batch(held)
@@ -189,6 +192,7 @@ class _Parser:
         return iter(pc.open_csv(pa.PythonFile(self._watched, mode="r"), reading, parsing, converting))
 
     def _note_ragged(self, row: Any) -> str:
+        self._skipped.add(row.number)
         self._ragged.append((row.number, row.actual_columns, row.text[:MOST_SHOWN]))
         if self._keeps_ragged:
             self.ragged_rows[row.number] = row.text
