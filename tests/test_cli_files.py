@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.support.cli import environment, plain, run, run_here, run_on_terminal
+from tests.support.cli import plain, run, run_here, run_on_terminal
 from vxdata.sdk import Client
 
 GOOD = "identifier,parent_identifier,sex\ndatasource/d,,\npatient/1,datasource/d,M\n"
@@ -152,20 +151,20 @@ def test_a_file_may_have_the_name_of_a_source(folder: Path) -> None:
     assert patients(folder) == ["patient/1"]
 
 
-def complete(*words: str) -> list[str]:
-    """Return what the shell offers for the last of some words."""
-    variables = {"_VXDATA_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("vxdata", *words))}
-    done = subprocess.run(
-        [sys.executable, "-m", "vxdata_cli"],
-        env=environment() | variables | {"COMP_CWORD": str(len(words))},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.stdout.split()
+@pytest.fixture
+def complete(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """A function that returns what the shell offers for the last of some words."""
+
+    def offers(*words: str) -> list[str]:
+        monkeypatch.setenv("_VXDATA_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(("vxdata", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        return run_here().stdout.split()
+
+    return offers
 
 
-def test_types_fields_and_datasources_are_completed(folder: Path) -> None:
+def test_types_fields_and_datasources_are_completed(folder: Path, complete: Callable[..., list[str]]) -> None:
     run_here("ingest", "good.csv")
     (folder / "vxdata.toml").write_text('[profiles.lab]\nuri = "lake"\n')
     assert complete("ingest", "files", "--type", "pat") == ["patients", "pathology_specimens", "pathology_assessments"]
