@@ -21,8 +21,8 @@ from vxdata.errors import (
     VxDataError,
 )
 from vxdata_cli.change import CREATE_EXAMPLES, DELETE_EXAMPLES, UPDATE_EXAMPLES, create, delete, update
-from vxdata_cli.config import app as config_app
 from vxdata_cli.commits import LOG_EXAMPLES, RESTORE_EXAMPLES, REVERT_EXAMPLES, log, restore, revert
+from vxdata_cli.config import app as config_app
 from vxdata_cli.demo import EXAMPLES, demo
 from vxdata_cli.get import GET_EXAMPLES, HISTORY_EXAMPLES, TREE_EXAMPLES, get, history, tree
 from vxdata_cli.ingest import app as ingest_app

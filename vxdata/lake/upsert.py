@@ -146,8 +146,7 @@ def plan_upsert(
             closed[spec.namespace] = planner(lake.snapshot(spec)).report.doomed
     none = pl.Series(dtype=pl.String)
     return {
-        spec: _told(replace(planned, doomed=closed.get(spec.namespace, none)), None)
-        for spec, planned in plans.items()
+        spec: _told(replace(planned, doomed=closed.get(spec.namespace, none)), None) for spec, planned in plans.items()
     }
 
 
