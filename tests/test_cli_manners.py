@@ -34,7 +34,7 @@ from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 HEAVY = ("polars", "pydantic", "deltalake", "pyarrow", "boto3", "vxdata.sdk", "vxdata.lake")
 ASKING = ("query", "get", "history", "tree", "funnel", "schema", "info", "log")
 CHANGING = ("create", "update", "delete", "restore", "revert")
-UPKEEP = ("vacuum", "verify")
+UPKEEP = ("compact", "vacuum", "verify", "maintain", "erase")
 COMMANDS = [(), ("demo",), ("ingest",), ("ingest", "files"), ("ingest", "idc"), ("config",), ("config", "show")]
 COMMANDS += [(name,) for name in (*ASKING, *CHANGING, *UPKEEP)]
 COMMANDS += [("snapshots", verb) for verb in ("list", "keep", "drop")]

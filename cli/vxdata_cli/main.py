@@ -28,6 +28,7 @@ from vxdata_cli.get import GET_EXAMPLES, HISTORY_EXAMPLES, TREE_EXAMPLES, get, h
 from vxdata_cli.ingest import app as ingest_app
 from vxdata_cli.interrupt import INTERRUPTED, end_at_second_interrupt
 from vxdata_cli.look import INFO_EXAMPLES, SCHEMA_EXAMPLES, info, schema
+from vxdata_cli.maintain import COMPACT_EXAMPLES, ERASE_EXAMPLES, MAINTAIN_EXAMPLES, compact, erase, maintain
 from vxdata_cli.options import Debug, Profile
 from vxdata_cli.out import WarningsToOut, out
 from vxdata_cli.query import FUNNEL_EXAMPLES, QUERY_EXAMPLES, funnel, query
@@ -60,27 +61,34 @@ app = typer.Typer(
   $ vxdata verify
 
 Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
-5 outcome of a commit unknown, 6 storage, 8 a person is needed, 130 Ctrl-C.""",
+5 outcome of a commit unknown, 6 storage, 7 nothing to do, 8 a person is needed,
+9 try again, 130 Ctrl-C.""",
 )
-app.add_typer(ingest_app)
-app.add_typer(config_app)
-app.command(epilog=CREATE_EXAMPLES)(create)
-app.command(epilog=UPDATE_EXAMPLES)(update)
-app.command(epilog=DELETE_EXAMPLES)(delete)
-app.command(epilog=EXAMPLES)(demo)
-app.command(epilog=QUERY_EXAMPLES)(query)
-app.command(epilog=GET_EXAMPLES)(get)
-app.command(epilog=HISTORY_EXAMPLES)(history)
-app.command(epilog=TREE_EXAMPLES)(tree)
-app.command(epilog=FUNNEL_EXAMPLES)(funnel)
-app.command(epilog=SCHEMA_EXAMPLES)(schema)
-app.command(epilog=INFO_EXAMPLES)(info)
-app.command(epilog=VACUUM_EXAMPLES)(vacuum)
-app.command(epilog=VERIFY_EXAMPLES)(verify)
-app.add_typer(snapshots_app)
-app.command(epilog=LOG_EXAMPLES)(log)
-app.command(epilog=RESTORE_EXAMPLES)(restore)
-app.command(epilog=REVERT_EXAMPLES)(revert)
+_PANELS = {
+    "Load and change": ((create, CREATE_EXAMPLES), (update, UPDATE_EXAMPLES), (delete, DELETE_EXAMPLES)),
+    "Ask": ((query, QUERY_EXAMPLES), (get, GET_EXAMPLES), (tree, TREE_EXAMPLES), (funnel, FUNNEL_EXAMPLES)),
+    "Look": ((info, INFO_EXAMPLES), (schema, SCHEMA_EXAMPLES)),
+    "The past, and undoing": (
+        (history, HISTORY_EXAMPLES),
+        (log, LOG_EXAMPLES),
+        (restore, RESTORE_EXAMPLES),
+        (revert, REVERT_EXAMPLES),
+    ),
+    "Upkeep": (
+        (maintain, MAINTAIN_EXAMPLES),
+        (compact, COMPACT_EXAMPLES),
+        (vacuum, VACUUM_EXAMPLES),
+        (verify, VERIFY_EXAMPLES),
+        (erase, ERASE_EXAMPLES),
+    ),
+}
+app.command(epilog=EXAMPLES, rich_help_panel="Look")(demo)
+app.add_typer(ingest_app, rich_help_panel="Load and change")
+app.add_typer(config_app, rich_help_panel="Look")
+app.add_typer(snapshots_app, rich_help_panel="The past, and undoing")
+for _panel, _commands in _PANELS.items():
+    for _command, _examples in _commands:
+        app.command(epilog=_examples, rich_help_panel=_panel)(_command)
 
 
 def _show_version(asked: bool) -> None:

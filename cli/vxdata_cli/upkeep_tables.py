@@ -10,9 +10,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     import polars as pl
 
+    from vxdata.lake.erase import Erasure
     from vxdata.lake.kept import KeptSnapshot
     from vxdata.lake.vacuum import VacuumReport
     from vxdata.lake.verify import VerifyReport
+    from vxdata.sdk.maintain import MaintainReport
+    from vxdata.sdk.upkeep import CompactionReport
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 _MOST_FINDINGS = 50
@@ -88,3 +91,96 @@ def snapshot_document(kept: "KeptSnapshot") -> dict[str, Any]:
         "kept_at": kept.kept_at.isoformat(),
         "tables": kept.tables,
     }
+
+
+def compaction_document(report: "CompactionReport") -> dict[str, Any]:
+    """Return a compaction's report for JSON."""
+    return {
+        "commit_id": report.commit_id,
+        "rounds": records_of(report.rounds),
+        "checkpoints": report.checkpoints,
+        "trimmed": report.trimmed,
+    }
+
+
+def compaction_table(report: "CompactionReport") -> list[Table | str]:
+    """Return what was folded, summed up by table, and what became of the logs."""
+    if not report.is_changed:
+        return ["Nothing to do: no partition wants folding."]
+    parts: list[Table | str] = []
+    if report.rounds.height:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        table.add_column("namespace")
+        for name in ("datasources", "files before", "files after", "rows", "folded", "MB before", "MB after"):
+            table.add_column(name, justify="right")
+        for (namespace,), rounds in report.rounds.group_by("namespace", maintain_order=True):
+            sums = (f"{int(rounds[name].sum()):,}" for name in ("files_before", "files_after", "rows", "folded"))
+            sizes = (f"{int(rounds[name].sum()) / 1e6:,.1f}" for name in ("bytes_before", "bytes_after"))
+            table.add_row(str(namespace), f"{rounds['datasource_id'].n_unique():,}", *sums, *sizes)
+        parts.append(table)
+    trimmed = sum(report.trimmed.values())
+    told = f"Checkpoints: {len(report.checkpoints)}. Log entries trimmed: {trimmed:,}."
+    return [*parts, told]
+
+
+def maintain_document(report: "MaintainReport") -> dict[str, Any]:
+    """Return a maintenance's report for JSON."""
+    return {
+        "outcome": report.outcome,
+        "compaction": compaction_document(report.compaction),
+        "vacuum": None if report.vacuum is None else vacuum_document(report.vacuum),
+        "verify": None if report.verify is None else verify_document(report.verify),
+    }
+
+
+def maintain_text(report: "MaintainReport") -> list[Table | Text | str]:
+    """Return what a maintenance did."""
+    parts: list[Table | Text | str] = [*compaction_table(report.compaction)]
+    if report.vacuum is not None:
+        parts.append(f"Vacuum deleted {report.vacuum.count:,} files, {report.vacuum.bytes / 1e6:,.1f} MB.")
+    parts += ["The check was not due."] if report.verify is None else findings_text(report.verify)
+    return [*parts, Text(f"Outcome: {report.outcome}.", style="bold")]
+
+
+def erasure_document(report: "Erasure") -> dict[str, Any]:
+    """Return an erasure, or its plan, for JSON."""
+    return {
+        "dry_run": report.is_dry_run,
+        "record_id": report.record_id,
+        "tables": records_of(report.tables),
+        "kept_snapshots": report.kept_snapshots,
+        "pointing": records_of(report.pointing),
+        "blobs": report.blobs,
+        "out_of_reach": report.out_of_reach,
+        "left": report.left,
+    }
+
+
+def erasure_plan(plan: "Erasure") -> list[Table | Text]:
+    """Return what an erasure would remove."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("namespace")
+    for name in ("resources", "versions", "rows", "live files", "old files"):
+        table.add_column(name, justify="right")
+    for row in plan.tables.iter_rows(named=True):
+        numbers = (row[name] for name in ("resources", "versions", "rows", "live_files", "old_files"))
+        table.add_row(row["namespace"], *(f"{number:,}" for number in numbers))
+    lists = (
+        ("Kept snapshots that will not open any more", plan.kept_snapshots),
+        ("Resources that point there, and lose the reference", tuple(plan.pointing["identifier"])),
+        ("Blobs, which are not deleted", plan.blobs),
+        ("Out of reach", plan.out_of_reach),
+    )
+    return [table, *(_listing(title, some) for title, some in lists if some)]
+
+
+def _listing(title: str, names: tuple[str, ...], most: int = 10) -> Text:
+    rest = [f"and {len(names) - most:,} more; --json gives all of them"] if len(names) > most else []
+    return Text("\n  ".join([f"{title}:", *names[:most], *rest]))
+
+
+def erasure_text(report: "Erasure") -> list[Text]:
+    """Return how an erasure ended."""
+    if report.left:
+        return [_listing("A person is needed; this still tells of it", report.left)]
+    return [Text.assemble(("Erased.", "bold"), f" No file tells of it. The record is {report.record_id}.")]

@@ -11,6 +11,7 @@ import logging
 from vxdata.errors import StorageError
 from vxdata.lake.archive import archive_commits
 from vxdata.lake.checkpoints import read_hint
+from vxdata.lake.foldable import BY_SCHEDULE, partitions_to_fold
 from vxdata.lake.table import Table
 
 CHECKPOINT_COMMITS = 15
@@ -31,8 +32,19 @@ def tend_log(table: Table, version: int) -> None:
         if tail >= CHECKPOINT_COMMITS and tail >= CHECKPOINT_SHARE * table.snapshot().files.height:
             table.checkpoint_version = table.write_checkpoint()
             archive_commits(table, table.checkpoint_version)
+            _ask_for_compaction(table)
     except StorageError as error:
         logger.warning("no checkpoint was written, opening the table gets slower: %s", error)
+
+
+def _ask_for_compaction(table: Table) -> None:
+    """Say, as often as a checkpoint is due, that the table's tail has grown long enough to be folded."""
+    folds = partitions_to_fold(table.snapshot(), BY_SCHEDULE)
+    if folds:
+        logger.warning(
+            "%s wants compaction in %d datasources: run 'vxdata maintain', or client.compact(%r)",
+            table.spec.namespace, len(folds), table.spec.namespace,
+        )  # fmt: skip
 
 
 def settle_log(table: Table) -> int | None:

@@ -21,7 +21,7 @@ from vxdata.lake.foldable import (
     FoldPolicy,
     chosen_tail,
     file_facts,
-    is_worth_folding,
+    partitions_to_fold,
     with_crowds,
     with_targets,
 )
@@ -91,12 +91,6 @@ def compact(
                     progress(folded)
                     done.append(folded)
     return done
-
-
-def partitions_to_fold(snapshot: Snapshot, policy: FoldPolicy) -> list[str]:
-    """Return the partitions of a table that are worth folding."""
-    by_partition = file_facts(snapshot).sort(PARTITION_COLUMN).group_by(PARTITION_COLUMN, maintain_order=True)
-    return [str(name) for (name,), files in by_partition if is_worth_folding(files, policy)]
 
 
 def _fold_partition(

@@ -95,6 +95,12 @@ def is_worth_folding(facts: pl.DataFrame, policy: FoldPolicy) -> bool:
     return is_due or bool(_too_many(facts.filter(pl.col("kind") != TAIL), None, policy))
 
 
+def partitions_to_fold(snapshot: Snapshot, policy: FoldPolicy) -> list[str]:
+    """Return the partitions of a table that are worth folding."""
+    by_partition = file_facts(snapshot).sort(PARTITION_COLUMN).group_by(PARTITION_COLUMN, maintain_order=True)
+    return [str(name) for (name,), files in by_partition if is_worth_folding(files, policy)]
+
+
 def chosen_tail(facts: pl.DataFrame, policy: FoldPolicy) -> set[str]:
     """Return the tail and mixed files of a partition that one round takes: the oldest, as many as memory holds.
 

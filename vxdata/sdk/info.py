@@ -11,11 +11,11 @@ import polars as pl
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec, all_specs
 from vxdata.errors import InvalidInputError
 from vxdata.lake.checkpoint import CHECKPOINT_COMMITS, CHECKPOINT_SHARE, last_checkpoint
+from vxdata.lake.foldable import BY_SCHEDULE, partitions_to_fold
 from vxdata.lake.lake import SteadyView
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.sdk.session import Session
 
-_LONG_TAIL_FILES = 20
 _LATE_CHECKPOINT = 2  # times what is due
 
 
@@ -33,6 +33,7 @@ class TableInfo:
         bytes: their size.
         tail_files: those of them that hold closings: updates and deletes that no compaction has folded.
         datasources: in how many datasources the rows are.
+        partitions_to_fold: datasources whose tail is worth a compaction, by the policy of scheduled jobs.
         commits_since_checkpoint: log entries that opening the table reads one by one.
         wants: the upkeep that it wants: "compaction", "checkpoint".
     """
@@ -46,6 +47,7 @@ class TableInfo:
     bytes: int
     tail_files: int
     datasources: int
+    partitions_to_fold: int
     commits_since_checkpoint: int
     wants: tuple[str, ...] = ()
 
@@ -92,6 +94,7 @@ def table_info(snapshot: Snapshot, commits_since_checkpoint: int) -> TableInfo:
         bytes=_total(snapshot.files["size"]),
         tail_files=snapshot.closing_files.height,
         datasources=snapshot.files[PARTITION_COLUMN].n_unique(),
+        partitions_to_fold=len(partitions_to_fold(snapshot, BY_SCHEDULE)),
         commits_since_checkpoint=commits_since_checkpoint,
     )
     return replace(table, wants=upkeep_wanted(table))
@@ -99,7 +102,7 @@ def table_info(snapshot: Snapshot, commits_since_checkpoint: int) -> TableInfo:
 
 def upkeep_wanted(table: TableInfo) -> tuple[str, ...]:
     """Return what a table wants; pure."""
-    wants = ["compaction"] if table.tail_files >= _LONG_TAIL_FILES else []
+    wants = ["compaction"] if table.partitions_to_fold else []
     due = max(CHECKPOINT_COMMITS, CHECKPOINT_SHARE * table.files)
     if table.commits_since_checkpoint >= _LATE_CHECKPOINT * due:
         wants.append("checkpoint")
