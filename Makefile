@@ -43,7 +43,7 @@ bench: $(VENV)/.ready ## ratios against named peers, S3 request counts
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m benchmarks
 
-bench-large: $(VENV)/.ready ## the same questions of 10 million generated volumes (some minutes, 5 GB in the temporary folder)
+bench-large: $(VENV)/.ready ## the same questions of 10 million generated volumes (some minutes)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m benchmarks large
 
