@@ -97,6 +97,7 @@ def upsert(
         ConflictError: a parent was deleted, or a child came, at the same time.
     """
     if stamp.batch_id is not None:
+        lake.prepare_write(needs_lake=False)
         begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
         stamp = replace(stamp, commit_id=begun or stamp.commit_id)
     filled, planners, _ = _validated(lake, wanted, options, stamp)
