@@ -323,6 +323,7 @@ def test_the_json_has_a_stable_form(tmp_path: Path, old: Path) -> None:
         "release": {"version": "7", "released": "2021-03-04T00:00:00+00:00", "index": str(old / "idc_index.parquet")},
         "valid_from": "2020-02-03T00:00:00+00:00",
         "changed": True,
+        "already_committed": False,
     }
 
 
