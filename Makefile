@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench bench-large lock wheel clean
+.PHONY: help demo test test-slow torture check format bench bench-large lock wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -25,10 +25,13 @@ demo: $(VENV)/.ready ## build a lake from the public IDC index and ask it three 
 	@$(BIN)/vxdata demo
 
 test: $(VENV)/.ready ## run the whole test-suite (local folder and S3 servers of its own)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not torture"
 
 test-slow: $(VENV)/.ready ## the longer runs: the full IDC releases, long state machines
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+torture: $(VENV)/.ready ## the long proofs; VXDATA_TORTURE_MINUTES (30) for each, with figures at the end
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m torture
 
 check: $(VENV)/.ready ## lint, format, types
 	$(BIN)/ruff check .

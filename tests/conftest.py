@@ -12,6 +12,7 @@ import pytest
 from tests.support.servers import Server, aws_environment, make_bucket, start_ministack, start_moto
 
 MakeLakeUri = Callable[[], str]
+FIGURES = "figures"
 
 
 @pytest.fixture(scope="session")
@@ -95,3 +96,19 @@ def make_lake_uri(request: pytest.FixtureRequest, tmp_path: Path, use_endpoint: 
 def lake_uri(make_lake_uri: MakeLakeUri) -> str:
     """The URI of a new lake, empty and not made yet: local, on moto, on ministack."""
     return make_lake_uri()
+
+
+@pytest.fixture
+def tell_figures(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[str], None]:
+    """A function that tells what a long proof counted; the summary at the end shows it."""
+    return lambda text: record_property(FIGURES, f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was counted, also if it was counted in another process."""
+    reports = [report for some in terminalreporter.stats.values() for report in some]
+    told = [value for r in reports for name, value in getattr(r, "user_properties", ()) if name == FIGURES]
+    for text in dict.fromkeys(told):
+        terminalreporter.write_line(text)

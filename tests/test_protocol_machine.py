@@ -11,6 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.support import stepping
 from tests.support.broken import RULES
 from tests.support.machine import LakeMachine
+from tests.support.tended_machine import TendedMachine
 from vxdata.errors import VxDataError
 from vxdata.lake import checkpoint
 
@@ -24,8 +25,14 @@ def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 4)
     puts = stepping.install(monkeypatch)
 
-    def run(make_uri: MakeLakeUri, examples: int, steps: int, phases: tuple[Phase, ...] = SEARCH) -> None:
-        machine = type("Machine", (LakeMachine,), {"make_uri": staticmethod(make_uri), "puts": puts})
+    def run(
+        make_uri: MakeLakeUri,
+        examples: int,
+        steps: int,
+        phases: tuple[Phase, ...] = SEARCH,
+        of: type[LakeMachine] = TendedMachine,
+    ) -> None:
+        machine = type("Machine", (of,), {"make_uri": staticmethod(make_uri), "puts": puts})
         profile = settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -70,4 +77,4 @@ def test_the_machine_notices_a_rule_that_is_missing(
 ) -> None:
     RULES[rule](monkeypatch)
     with pytest.raises((AssertionError, VxDataError)):
-        run_machine(make_lake_uri, examples=300, steps=30, phases=(Phase.generate,))
+        run_machine(make_lake_uri, examples=300, steps=30, phases=(Phase.generate,), of=LakeMachine)

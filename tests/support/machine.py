@@ -6,7 +6,7 @@ and after the PUT, a clock that jumps, columns that appear, and history that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -413,8 +413,12 @@ class LakeMachine(RuleBasedStateMachine):
             compare(self.clients[self.steps % 3], self.model, some)
             self.compared = self.model
         if self.tokens and self.steps % 3 == 0:
-            token, model = self.tokens[self.steps // 3 % len(self.tokens)]
-            compare(Client(self.uri, snapshot=token), model, instants[-1:])
+            self.look_back(self.steps // 3 % len(self.tokens), instants[-1:])
+
+    def look_back(self, index: int, instants: Sequence[datetime]) -> None:
+        """Compare what the client of a snapshot sees with the model of that time."""
+        token, model = self.tokens[index]
+        compare(Client(self.uri, snapshot=token), model, instants)
 
     @precondition(lambda self: self.steps % 2)
     @invariant()
@@ -439,8 +443,8 @@ class LakeMachine(RuleBasedStateMachine):
             pending.writer.kill()
         self.puts.spare()
         compare(self.opened(), self.model, self.model.instants())
-        for token, model in self.tokens:
-            compare(Client(self.uri, snapshot=token), model, model.instants())
+        for index, (_, model) in enumerate(self.tokens):
+            self.look_back(index, model.instants())
 
 
 def error_of(call: Callable[[], Any]) -> type[VxDataError] | None:

@@ -133,7 +133,7 @@ def update_with(client: Client, identifier: str, changes: Row, expected: datetim
     return client.resources.update(identifier, payload, **license, expected_valid_from=expected)
 
 
-def upsert_with(namespace: Namespace[Any], wish: Upsert) -> UpsertReport:
+def upsert_with(namespace: Namespace[Any], wish: Upsert, batch_id: str | None = None) -> UpsertReport:
     """Call the SDK's upsert."""
     options: dict[str, Any] = {name: getattr(wish, name) for name in ("missing", "cascade", "valid_from", "on_invalid")}
-    return namespace.upsert(to_frame(wish), **options)
+    return namespace.upsert(to_frame(wish), **options, batch_id=batch_id)

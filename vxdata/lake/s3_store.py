@@ -1,5 +1,6 @@
 """A lake in a bucket, at AWS or at any store that speaks its protocol."""
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from vxdata.lake.faults import translated
 from vxdata.lake.store import StoredObject
 
 _PART_BYTES = 4 * 2**20
+_CONDITIONAL_TRIES = 3
 
 
 class S3Store:
@@ -67,15 +69,22 @@ class S3Store:
             self._objects.put(key, data)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """See `Store`."""
-        from obstore.exceptions import AlreadyExistsError
+        """See `Store`. The client itself does not try a conditional PUT again whose connection broke."""
+        from obstore.exceptions import AlreadyExistsError, GenericError
 
         with translated(self.uri, f"write {key} to"):
-            try:
-                self._objects.put(key, data, mode="create")
-            except AlreadyExistsError:
-                return False
-            return True
+            for tries in range(_CONDITIONAL_TRIES):
+                try:
+                    self._objects.put(key, data, mode="create")
+                except AlreadyExistsError:
+                    return False
+                except GenericError:
+                    if tries == _CONDITIONAL_TRIES - 1:
+                        raise
+                    time.sleep(0.1 * 2**tries)
+                else:
+                    return True
+            raise AssertionError("the last try returned or raised")
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See `Store`."""

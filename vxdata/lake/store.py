@@ -53,7 +53,10 @@ class Store(Protocol):
         """Write an object, durably, over whatever is there."""
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Write an object if the key is free, atomically; return whether it was."""
+        """Write an object if the key is free, atomically; return whether it was.
+
+        False too if our own write landed and only its answer was lost: the caller has to look whose it is.
+        """
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """List the keys below a prefix (a folder), in no order."""

@@ -1,0 +1,82 @@
+"""Every request of every operation, struck by every fault: the right result or a documented error, nothing by half."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.operations import OPERATIONS, tell
+from tests.support.points import Outcome, Point, Range, with_little_patience
+from tests.support.proxy import Proxy
+from tests.support.servers import Server
+
+MINUTES = float(os.environ.get("VXDATA_TORTURE_MINUTES", "30"))
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        with_little_patience(patch)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def range_(
+    ministack_server: Server, tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch
+) -> Iterator[Range]:
+    folder = tmp_path_factory.mktemp("points") / "lake"
+    facts = tell(folder)
+    with Proxy(ministack_server.endpoint_url) as proxy:
+        yield Range(folder, facts, proxy, ministack_server.endpoint_url)
+
+
+def try_points(range_: Range, points: list[Point], seconds: float) -> dict[Point, Outcome]:
+    """Try points, as many as there is time for."""
+    done: dict[Point, Outcome] = {}
+    end = time.monotonic() + seconds
+    for point in points:
+        if time.monotonic() > end:
+            break
+        done[point] = range_.run(point)
+    return done
+
+
+def refuse_wrong(done: dict[Point, Outcome]) -> None:
+    wrong = {point: outcome.wrong for point, outcome in done.items() if outcome.wrong}
+    assert not wrong, "\n".join(f"{point}: {words}" for point, words in wrong.items())
+
+
+def figures_of(points: int, done: dict[Point, Outcome]) -> str:
+    failed = Counter(type(outcome.error).__name__ for outcome in done.values() if outcome.error)
+    slowest = max((outcome.seconds for outcome in done.values()), default=0.0)
+    hit = sum(outcome.is_hit for outcome in done.values())
+    wrong = sum(outcome.wrong is not None for outcome in done.values())
+    return (
+        f"{points} points exist, {len(done)} tried, {hit} hit, {wrong} wrong; {dict(failed)}; slowest {slowest:.1f} s"
+    )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_point_of_each_operation_ends_right_or_in_a_documented_error(range_: Range, name: str) -> None:
+    point = random.Random(name).choice(range_.points(name))
+    done = {point: range_.run(point)}
+    assert done[point].is_hit
+    refuse_wrong(done)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_point_of_an_operation_ends_right_or_in_a_documented_error(
+    range_: Range, name: str, tell_figures: Callable[[str], None]
+) -> None:
+    points = range_.points(name)
+    random.Random(name).shuffle(points)
+    done = try_points(range_, points, 60 * MINUTES / len(OPERATIONS))
+    tell_figures(figures_of(len(points), done))
+    refuse_wrong(done)
