@@ -12,6 +12,7 @@ import pytest
 from tests.support.servers import Server, aws_environment, make_bucket, start_ministack, start_moto
 
 MakeLakeUri = Callable[[], str]
+TellFigures = Callable[[str], None]
 FIGURES = "figures"
 
 

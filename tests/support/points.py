@@ -6,16 +6,18 @@ fault. A point is judged by what the operation answered and by what a client tha
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from tests.support.operations import OPERATIONS, Facts, Operation, Picture, connect, copy_to_bucket, picture
+from tests.support.operations import OPERATIONS, Facts, Operation, Picture, connect, copy_to_bucket, picture, tomorrow
 from tests.support.proxy import Fault, Match, Proxy, Status
 from tests.support.servers import make_bucket
 from vxdata.errors import (
@@ -27,6 +29,7 @@ from vxdata.errors import (
     StorageError,
 )
 from vxdata.lake import aws
+from vxdata.sdk import Client
 
 FAULTS: tuple[Fault, ...] = (*get_args(Status), "reset", "lost_answer", "cut_body", "hang")
 TRANSIENT: tuple[Fault, ...] = (429, 500, 503, "reset", "lost_answer", "cut_body")
@@ -83,7 +86,7 @@ class Range:
     """
 
     def __init__(self, folder: Path, facts: Facts, proxy: Proxy, upstream_url: str) -> None:
-        self._folder, self._facts, self._proxy, self._upstream_url = folder, facts, proxy, upstream_url
+        self._folder, self.facts, self._proxy, self._upstream_url = folder, facts, proxy, upstream_url
         self._bucket = f"points-{uuid.uuid4()}"
         make_bucket(upstream_url, self._bucket)
         self._shared = self._copied()
@@ -95,10 +98,9 @@ class Range:
             operation, uri = OPERATIONS[name], self.place_for(OPERATIONS[name])
             before = self.look(uri) if operation.is_write else {}
             self._proxy.reset()
-            answer = operation.act(self._client(uri, operation), self._facts)
-            self._courses[name] = Course(
-                len(self._proxy.requests()), answer, before, self.look(uri) if operation.is_write else {}
-            )
+            answer = operation.act(self._struck(uri, operation), self.facts)
+            requests = len(self._proxy.requests())
+            self._courses[name] = Course(requests, answer, before, self.look(uri) if operation.is_write else {})
         return self._courses[name]
 
     def points(self, name: str) -> list[Point]:
@@ -119,36 +121,41 @@ class Range:
         copy_to_bucket(self._folder, uri, self._upstream_url)
         return uri
 
-    def _client(self, uri: str, operation: Operation) -> Any:
-        return connect(uri, self._proxy.endpoint_url, operation.now, DEADLINE_SECONDS)
+    def opened(self, uri: str, now: Callable[[], datetime]) -> Client:
+        """Return a client that has seen nothing, past the proxy."""
+        return connect(uri, self._upstream_url, now)
 
     def look(self, uri: str) -> Picture:
-        """Return what a client that has seen nothing sees, past the proxy."""
-        return picture(connect(uri, self._upstream_url, OPERATIONS["retrieve"].now))
+        """Return what such a client sees."""
+        return picture(self.opened(uri, tomorrow))
+
+    def _struck(self, uri: str, operation: Operation) -> Client:
+        return connect(uri, self._proxy.endpoint_url, operation.now, DEADLINE_SECONDS)
 
     # -- one point
 
     def run(self, point: Point) -> Outcome:
         """Try a point."""
-        operation, course = OPERATIONS[point.operation], self.course(point.operation)
+        operation = OPERATIONS[point.operation]
+        self.course(point.operation)
         uri = self.place_for(operation)
         self._proxy.reset()
         self._proxy.inject(point.fault, Match(nth=point.nth))
         began, answer, error = time.monotonic(), None, None
         try:
-            answer = operation.act(self._client(uri, operation), self._facts)
+            answer = operation.act(self._struck(uri, operation), self.facts)
         except BaseException as raised:
             error = raised
         seconds = time.monotonic() - began
         is_hit = any(record.fault is not None for record in self._proxy.requests())
         self._proxy.reset()
-        wrong = self._wrong_with(point, course, uri, answer, error, seconds)
+        wrong = self._wrong_with(point, uri, answer, error, seconds)
         return Outcome(is_hit, error, seconds, wrong)
 
     def _wrong_with(
-        self, point: Point, course: Course, uri: str, answer: Any, error: BaseException | None, seconds: float
+        self, point: Point, uri: str, answer: Any, error: BaseException | None, seconds: float
     ) -> str | None:
-        operation = OPERATIONS[point.operation]
+        operation, course = OPERATIONS[point.operation], self.course(point.operation)
         if seconds > MOST_SECONDS:
             return f"it took {seconds:.0f} s"
         if error is None and not is_same_answer(answer, course.answer):
@@ -157,27 +164,72 @@ class Range:
             return f"it failed with {error!r}"
         if not operation.is_write:
             return None
+        if error is not None:
+            return self.aftermath(point.operation, uri, error)
         seen = self.look(uri)
-        if error is None:
-            return None if seen == course.after else f"the lake shows {differences(seen, course.after)}"
-        by_half = half_done(seen, course) if operation.is_whole else None
-        return by_half or self._wrong_after(uri, point, course, seen, error)
+        return None if seen == course.after else f"the lake shows {differences(seen, course.after)}"
 
-    def _wrong_after(self, uri: str, point: Point, course: Course, seen: Picture, error: BaseException) -> str | None:
-        """Do after an error what a user would do, and look at the lake again."""
-        operation = OPERATIONS[point.operation]
-        if errors := errors_of(uri, self._upstream_url):
-            return f"after {error!r} verify finds {errors}"
-        client = connect(uri, self._upstream_url, operation.now)
+    def aftermath(self, name: str, uri: str, error: BaseException | None = None) -> str | None:
+        """Look at a lake after an operation that did not come to its end, and do what a user would do.
+
+        Args:
+            name: the operation.
+            uri: the lake.
+            error: how it ended; None if its process was killed.
+
+        Returns:
+            What is wrong; None if all is as it should be.
+        """
+        operation, course, seen = OPERATIONS[name], self.course(name), self.look(uri)
+        if operation.is_whole and (by_half := half_done(seen, course)):
+            return by_half
+        client = self.opened(uri, operation.now)
+        if errors := errors_of(client):
+            return f"verify finds {errors}"
         if isinstance(error, CommitUnknownError):
             client.resolve(error.token)
         try:
-            (operation.finish or operation.act)(client, self._facts)
+            (operation.finish or operation.act)(client, self.facts)
         except DONE_ALREADY as refused:
             if seen != course.after:
-                return f"after {error!r} it is refused by {refused!r}"
+                return f"it is refused by {refused!r}, though the lake shows {differences(seen, course.after)}"
         now = self.look(uri)
         return None if now == course.after else f"done again, the lake shows {differences(now, course.after)}"
+
+
+class LocalRange(Range):
+    """The same over folders, where there are no requests to strike: an operation has a length in seconds."""
+
+    def __init__(self, folder: Path, facts: Facts, places: Path) -> None:
+        self._folder, self.facts, self._places = folder, facts, places
+        self._courses: dict[str, Course] = {}
+        self._seconds: dict[str, float] = {}
+
+    def course(self, name: str) -> Course:
+        """Learn an operation, once."""
+        if name not in self._courses:
+            operation, uri = OPERATIONS[name], self.place_for(OPERATIONS[name])
+            before, client = self.look(uri), self.opened(uri, operation.now)
+            began = time.monotonic()
+            answer = operation.act(client, self.facts)
+            self._seconds[name] = time.monotonic() - began
+            self._courses[name] = Course(0, answer, before, self.look(uri))
+        return self._courses[name]
+
+    def seconds(self, name: str) -> float:
+        """Return how long an operation takes."""
+        self.course(name)
+        return self._seconds[name]
+
+    def _new_place(self) -> str:
+        return str(self._places / uuid.uuid4().hex)
+
+    def _copied(self) -> str:
+        return str(shutil.copytree(self._folder, self._new_place()))
+
+    def opened(self, uri: str, now: Callable[[], datetime]) -> Client:
+        """Return a client that has seen nothing."""
+        return connect(uri, None, now)
 
 
 def is_same_answer(one: Any, other: Any) -> bool:
@@ -202,7 +254,10 @@ def differences(seen: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
     return {name: (seen[name], expected[name]) for name in seen if seen[name] != expected[name]}
 
 
-def errors_of(uri: str, endpoint_url: str) -> list[Any]:
-    """Return the errors that `verify` finds."""
-    findings = connect(uri, endpoint_url, OPERATIONS["verify"].now).verify().findings
+def errors_of(client: Client) -> list[Any]:
+    """Return the errors that `verify` finds; where no lake is there are none."""
+    try:
+        findings = client.verify().findings
+    except NotFoundError:
+        return []
     return findings.filter(findings["severity"] == "error").rows()

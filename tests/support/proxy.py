@@ -23,7 +23,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 from tests.support.servers import HOST, Server, announce
 
 Status = Literal[403, 409, 429, 500, 503]
-Fault = Status | Literal["reset", "lost_answer", "cut_body", "hang"]
+Fault = Status | Literal["reset", "lost_answer", "cut_body", "hang", "withhold"]
 Kind = Literal["GET", "PUT", "LIST", "HEAD", "DELETE", "POST"]
 
 CONTROL = "/__proxy/"
@@ -50,6 +50,7 @@ class Record:
         request_bytes: Size of the body that came from the client, aws-chunked framing included.
         response_bytes: Size of the body that went to the client.
         fault: The fault that struck, if any.
+        is_done: Whether the server has done it all, of a request whose answer is kept from the client.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Record:
     request_bytes: int = 0
     response_bytes: int = 0
     fault: Fault | None = None
+    is_done: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,11 @@ class Proxy(Server):
             fault: A status is answered instead of forwarding. "reset": the connection is reset before anything is
                 forwarded. "lost_answer": the server does it all, then the connection closes without an answer.
                 "cut_body": half of the answer's body, then the connection closes. "hang": nothing is forwarded and
-                nothing answered, until the client gives up or the proxy stops.
+                nothing answered, until the client gives up or the proxy stops. "withhold": the server does it all,
+                and then nothing is answered until the client gives up.
             match: Which requests; by default all.
         """
-        if fault not in (*get_args(Status), "reset", "lost_answer", "cut_body", "hang"):
+        if fault not in (*get_args(Status), "reset", "lost_answer", "cut_body", "hang", "withhold"):
             raise ValueError(f"unknown fault {fault!r}")
         re.compile(match.path)  # a bad pattern fails here
         self._control("inject", {"fault": fault, "match": asdict(match)})
@@ -367,9 +370,12 @@ async def forward(client: Peer, server: Peer, head: Head, record: dict[str, Any]
         pieces = answer_body(server.reader, answer, record["method"])
         count = counting(record, "response_bytes")
         match record["fault"]:
-            case "lost_answer":
+            case "lost_answer" | "withhold":
                 async for _ in pieces:
                     pass
+                record["is_done"] = True
+                if record["fault"] == "withhold":
+                    await client.reader.read(-1)
                 return False
             case "cut_body":
                 body = b"".join([wire async for wire, _ in pieces])
