@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from itertools import count, pairwise
+from itertools import count
 
-import polars as pl
 import pytest
 
-from tests.support.contender import BATCH_ROWS, COUNTER, Contender
+from tests.support.contender import BATCH_ROWS, Contender
+from tests.support.ledger import batches, counted
 from vxdata.sdk import Client
 
 MakeLakeUri = Callable[[], str]
@@ -31,22 +31,6 @@ def start(lake_uri: str) -> Iterator[Start]:
     yield start
     for contender in started:
         contender.kill()
-
-
-def counted(client: Client) -> list[str | None]:
-    """Return who made each version of the counter, after a look that each is one more than the one before."""
-    versions = client.patients.history(COUNTER)
-    assert [v.payload.birthyear or 0 for v in versions] == list(range(len(versions)))
-    assert all(a.valid_to == b.valid_from for a, b in pairwise(versions))
-    return [v.license for v in versions[1:]]
-
-
-def batches(client: Client) -> dict[str, list[str]]:
-    """Return what the current rows of each contender's batch say."""
-    rows = client.patients.query().collect().filter(pl.col("identifier").str.contains(r"-\d+$"))
-    assert not rows["identifier"].is_duplicated().any()
-    named = rows.with_columns(name=pl.col("identifier").str.extract(r"patient/(\w+)-"))
-    return {str(name): group["license"].to_list() for (name,), group in named.group_by("name")}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
-"""A writer in a process of its own, for tests that let several write at once, or kill them.
+"""A process of its own that works on a lake, for tests that let several do so at once, or kill them.
 
-Run as `python -m tests.support.contender <uri> <name> <rounds>`. Each round increments a contended counter, updates the
-contender's own patient, and upserts a batch of its own over two partitions. What has returned is told, a line each.
+Run as `python -m tests.support.contender <uri> <name> <rounds> <role> <seconds>`; it ends after so many rounds or
+seconds. A round of a contender increments a contended counter, updates the contender's own patient, and upserts a batch
+of its own over two partitions; one of a loner is without the counter; a compactor folds; a reader asks for the lake as
+of the instant at which it began. What has returned is told, a line each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -20,22 +26,27 @@ from vxdata.sdk import Client
 COUNTER = "patient/counter"
 BATCH_ROWS = 10
 READY_SECONDS = 120.0
+FOREVER_SECONDS = 1e9
 DATASOURCES = ("datasource/d", "datasource/e")
+ACROSS = timedelta(seconds=2)
+"""How far a reader keeps from the last moments, to which a commit under way may still add."""
 
 
 class Contender:
     """A contender's process, and what it told so far.
 
     Attributes:
-        told: the lines by their first word: `counter`, `own`, `batch`.
+        told: the lines by their first word: `counter`, `own`, `batch`, `folded`, `read`.
     """
 
-    def __init__(self, uri: str, name: str, rounds: int) -> None:
+    def __init__(
+        self, uri: str, name: str, rounds: int, role: str = "contender", seconds: float = FOREVER_SECONDS
+    ) -> None:
         self.name = name
         self.told: dict[str, list[str]] = defaultdict(list)
         self._has_spoken = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, uri, name, str(rounds)],
+            [sys.executable, "-m", __name__, uri, name, str(rounds), role, str(seconds)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -117,18 +128,55 @@ def tell(text: str) -> None:
     sys.stdout.flush()
 
 
-def main(uri: str, name: str, rounds: int) -> None:
+def contend(client: Client, name: str, n: int) -> None:
+    increment(client, f"{name}:{n}")
+    tell(f"counter {name}:{n}")
+    write_own(client, name, n)
+
+
+def write_own(client: Client, name: str, n: int) -> None:
+    client.patients.update(f"patient/{name}", {"birthyear": n})
+    tell(f"own {n}")
+    client.patients.upsert(batch_of(name, f"{name}:{n}"))
+    tell(f"batch {name}:{n}")
+
+
+def fold(client: Client, name: str, n: int) -> None:
+    tell(f"folded {client.compact(reason=name).rounds.height}")
+
+
+def look_back(client: Client, name: str, n: int) -> None:
+    tell(f"read {digest(client)}")
+
+
+def digest(client: Client) -> str:
+    """Return a number that stands for all rows which a client of the past sees, in any order of theirs."""
+    rows = client.patients.query().sort("identifier").collect()
+    assert not rows["identifier"].is_duplicated().any(), rows
+    return hashlib.sha256(repr(rows.rows()).encode()).hexdigest()
+
+
+ROLES: dict[str, Callable[[Client, str, int], None]] = {
+    "contender": contend,
+    "loner": write_own,
+    "compactor": fold,
+    "reader": look_back,
+}
+
+
+def main(uri: str, name: str, rounds: int, role: str, seconds: float) -> None:
     client = Client(uri, author=name)
-    set_up(client, name)
+    if role in ("contender", "loner"):
+        set_up(client, name)
+    if role == "reader":
+        client = client.as_of(datetime.now(UTC) - ACROSS)
     tell("ready")
+    end = time.monotonic() + seconds
     for n in range(1, rounds + 1):
-        increment(client, f"{name}:{n}")
-        tell(f"counter {name}:{n}")
-        client.patients.update(f"patient/{name}", {"birthyear": n})
-        tell(f"own {n}")
-        client.patients.upsert(batch_of(name, f"{name}:{n}"))
-        tell(f"batch {name}:{n}")
+        ROLES[role](client, name, n)
+        if time.monotonic() > end:
+            break
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))

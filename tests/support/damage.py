@@ -1,0 +1,132 @@
+"""A lake of some thousand rows, and places in it where one bit is flipped."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tests.support.operations import DAY, SOURCE, connect
+from tests.support.stepping import Clock
+from tests.support.upkeep import resource, spec_of
+from vxdata.errors import VxDataError
+from vxdata.lake.checkpoint import settle_log
+from vxdata.sdk import Client
+
+KINDS = {"data": "", "checkpoint": "*/_delta_log/*.checkpoint.parquet", "log": "*/_delta_log/*.json"}
+"""Where the files of a kind are; for data files the log says it."""
+
+ROWS = 2_000
+TYPES = ("datasources", "patients", "pathology_specimens")
+OTHER = "datasource/b"
+Answers = dict[str, pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One bit of one file; the path is relative to the lake."""
+
+    path: str
+    bit: int
+
+    def flip(self, lake: Path) -> None:
+        """Flip the bit; a second time repairs it."""
+        path = lake / self.path
+        data = bytearray(path.read_bytes())
+        data[self.bit // 8] ^= 1 << self.bit % 8
+        path.write_bytes(data)
+
+
+def tell(folder: Path) -> None:
+    """Make the lake: folded files, tails with updates and deletes, checkpoints, and entries since."""
+    clock = Clock()
+    client = connect(str(folder), None, lambda: clock.now)
+    chance = random.Random(1)
+    client.datasources.upsert(pl.DataFrame({"identifier": [SOURCE, OTHER], "name": ["A", "B"]}))
+    names = [f"patient/{n:05d}" for n in range(ROWS)]
+    frame = pl.DataFrame(
+        {
+            "identifier": names,
+            "parent_identifier": [chance.choice([SOURCE, OTHER]) for _ in names],
+            "birthyear": [chance.randint(1920, 2000) for _ in names],
+            "sex": [chance.choice(["F", "M", None]) for _ in names],
+        }
+    )
+    client.patients.upsert(frame)
+    client.pathology_specimens.create([resource(f"pathologyspecimen/{n}", names[n]) for n in range(20)])
+    clock.turn(DAY)
+    client.patients.upsert(frame.sample(300, seed=1).with_columns(birthyear=pl.col("birthyear") + 1))
+    client.compact()
+    for n in range(6):
+        clock.turn(DAY)
+        client.patients.upsert(frame.sample(20, seed=n).with_columns(sex=pl.lit(f"{n}")))
+        client.patients.delete(names[100 + n])
+        client.pathology_specimens.update(f"pathologyspecimen/{n}", {"type": f"{n}"})
+        if n == 3:
+            for namespace in (client.patients, client.pathology_specimens):
+                settle_log(client._session.lake.table(namespace._spec))
+
+
+def places(lake: Path, kind: str, count: int, seed: int) -> list[Place]:
+    """Return places by chance, each bit of all files of a kind as likely as any other; of data files, of live ones."""
+    chance = random.Random(f"{kind}{seed}")
+    files = live_files(lake) if kind == "data" else sorted(lake.glob(KINDS[kind]))
+    sizes = [path.stat().st_size for path in files]
+    chosen = chance.choices(files, weights=sizes, k=count)
+    return [Place(p.relative_to(lake).as_posix(), chance.randrange(p.stat().st_size * 8)) for p in chosen]
+
+
+def live_files(lake: Path) -> list[Path]:
+    """Return the data files of the newest state."""
+    lake_of = client_of(lake)._session.lake
+    return sorted(lake / name / str(key) for name in TYPES for key in lake_of.snapshot(spec_of(name)).files["key"])
+
+
+def client_of(lake: Path) -> Client:
+    """Return a client that has seen nothing, long after the story."""
+    return connect(str(lake), None, lambda: Clock().now + 30 * DAY)
+
+
+def answers(lake: Path) -> Answers:
+    """Return what plain queries answer: all versions of each type."""
+    client = client_of(lake)
+    queries = {name: getattr(client, name).query().versions() for name in TYPES}
+    return {name: query.sort("identifier", "valid_from").collect() for name, query in queries.items()}
+
+
+def is_same(one: Answers, other: Answers) -> bool:
+    return all(one[name].equals(other[name]) for name in TYPES)
+
+
+def plain_answer(lake: Path, clean: Answers) -> str:
+    """Ask plain queries of a damaged lake: "right", "refused" or "wrong"."""
+    try:
+        return "right" if is_same(answers(lake), clean) else "wrong"
+    except VxDataError:
+        return "refused"
+
+
+def verified(lake: Path, clean: Answers) -> str:
+    """Verify a damaged lake: "reported", "harmless", or "missed"."""
+    if not client_of(lake).verify().findings.is_empty():
+        return "reported"
+    return "harmless" if plain_answer(lake, clean) == "right" else "missed"
+
+
+def compacted(lake: Path, place: Place, clean: Answers) -> str:
+    """Compact a damaged lake, repair the damage, and ask: "refused", "right" or "wrong"."""
+    try:
+        client_of(lake).compact()
+    except VxDataError:
+        verdict = "refused"
+    else:
+        verdict = "right"
+    place.flip(lake)
+    return verdict if is_same(answers(lake), clean) else "wrong"
+
+
+def tally(verdicts: Sequence[str]) -> dict[str, int]:
+    return {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))}

@@ -1,0 +1,83 @@
+"""One bit is flipped by chance: `verify` reports it or it is harmless, and compaction never makes it worse."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TellFigures
+from tests.support.damage import KINDS, Answers, answers, compacted, places, plain_answer, tally, tell, verified
+
+FEW, MANY = 6, 200
+LONG = pytest.param(MANY, marks=[pytest.mark.torture, pytest.mark.timeout(0)])
+Copy = Callable[[], Path]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damage") / "lake"
+    tell(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clean(told: Path) -> Answers:
+    return answers(told)
+
+
+@pytest.fixture
+def copied(told: Path, tmp_path: Path) -> Iterator[Copy]:
+    """A function that gives a new copy of the lake, and takes the one before away."""
+    lake = tmp_path / "lake"
+
+    def copy() -> Path:
+        shutil.rmtree(lake, ignore_errors=True)
+        return Path(shutil.copytree(told, lake))
+
+    yield copy
+    shutil.rmtree(lake, ignore_errors=True)
+
+
+@pytest.mark.parametrize("count", [FEW, LONG])
+@pytest.mark.parametrize("kind", KINDS)
+def test_verify_reports_a_flipped_bit_or_it_is_harmless(
+    copied: Copy, clean: Answers, kind: str, count: int, tell_figures: TellFigures
+) -> None:
+    lake, found = copied(), {}
+    for place in places(lake, kind, count, 1):
+        place.flip(lake)
+        found[place] = verified(lake, clean)
+        place.flip(lake)
+    tell_figures(f"{tally(list(found.values()))}")
+    assert [place for place, verdict in found.items() if verdict == "missed"] == []
+
+
+@pytest.mark.parametrize("count", [FEW, LONG])
+@pytest.mark.parametrize("kind", KINDS)
+def test_compaction_refuses_a_flipped_bit_or_is_not_misled_by_it(
+    copied: Copy, clean: Answers, kind: str, count: int, tell_figures: TellFigures
+) -> None:
+    found = {}
+    for place in places(copied(), kind, count, 2):
+        lake = copied()
+        place.flip(lake)
+        found[place] = compacted(lake, place, clean)
+    tell_figures(f"{tally(list(found.values()))}")
+    assert [place for place, verdict in found.items() if verdict == "wrong"] == []
+
+
+@pytest.mark.parametrize("count", [FEW, LONG])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_plain_query_cannot_notice_is_counted(
+    copied: Copy, clean: Answers, kind: str, count: int, tell_figures: TellFigures
+) -> None:
+    lake, found = copied(), []
+    for place in places(lake, kind, count, 3):
+        place.flip(lake)
+        found.append(plain_answer(lake, clean))
+        place.flip(lake)
+    tell_figures(f"{tally(found)}")
+    assert plain_answer(lake, clean) == "right"
