@@ -35,6 +35,11 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     ),
     (r"CommitFailedError|already exists|(?<![0-9A-Za-z])412(?![0-9A-Za-z])", "another commit was first", True),
 )
+_BROKEN = re.compile(
+    r"error reading a body|(request or response|list response) body|IncompleteBody|error sending request"
+)
+_LATE = re.compile(r"timed out|client error \(Connect\)|ConnectError|Connection refused|dns error")
+_UNANSWERED = re.compile(r"(status code:|with status) (?!404)\d|PermissionDenied|Unauthenticated")
 _SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
@@ -67,6 +72,35 @@ def is_lower_layer(error: BaseException) -> bool:
         or module.startswith(("deltalake", "_internal", "obstore", "botocore", "pyarrow"))
         or type(error).__name__ == "PanicException"
     )
+
+
+def is_broken_answer(error: BaseException) -> bool:
+    """Whether a connection broke on the way, so that asking again at once can help.
+
+    A client that waited in vain has used up its time, and one that could not connect has tried again already.
+    """
+    text = _whole_text(error)
+    return is_lower_layer(error) and bool(_BROKEN.search(text)) and not _LATE.search(text)
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether an error says that a store did not answer, or refused to: it tells nothing of what is stored."""
+    text = _whole_text(error)
+    return any(pattern.search(text) for pattern in (_BROKEN, _LATE, _UNANSWERED))
+
+
+def refuse_unanswered(error: BaseException) -> None:
+    """Raise an error again that tells nothing of what is stored, so that it is not taken for damage."""
+    if is_unanswered(error):
+        raise error
+
+
+def _whole_text(error: BaseException | None) -> str:
+    texts = []
+    while error is not None:
+        texts.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__
+    return "\n".join(texts)
 
 
 def to_storage_error(error: BaseException, *, uri: str, operation: str) -> StorageError:

@@ -1,6 +1,5 @@
 """A lake in a bucket, at AWS or at any store that speaks its protocol."""
 
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -8,12 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from vxdata.errors import StorageError
+from vxdata.lake.again import MOST_TRIES, again
 from vxdata.lake.aws import Credentials, S3Settings, find_s3_settings
-from vxdata.lake.faults import translated
+from vxdata.lake.faults import is_broken_answer, translated
 from vxdata.lake.store import StoredObject
 
 _PART_BYTES = 4 * 2**20
-_CONDITIONAL_TRIES = 3
 
 
 class S3Store:
@@ -39,7 +38,7 @@ class S3Store:
         """See `Store`."""
         with translated(self.uri, f"read {key} of"):
             try:
-                return bytes(self._objects.get(key).bytes())
+                return again(lambda: bytes(self._objects.get(key).bytes()))
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise
@@ -70,21 +69,14 @@ class S3Store:
 
     def put_new(self, key: str, data: bytes) -> bool:
         """See `Store`. The client itself does not try a conditional PUT again whose connection broke."""
-        from obstore.exceptions import AlreadyExistsError, GenericError
+        from obstore.exceptions import AlreadyExistsError
 
         with translated(self.uri, f"write {key} to"):
-            for tries in range(_CONDITIONAL_TRIES):
-                try:
-                    self._objects.put(key, data, mode="create")
-                except AlreadyExistsError:
-                    return False
-                except GenericError:
-                    if tries == _CONDITIONAL_TRIES - 1:
-                        raise
-                    time.sleep(0.1 * 2**tries)
-                else:
-                    return True
-            raise AssertionError("the last try returned or raised")
+            try:
+                again(lambda: self._objects.put(key, data, mode="create"))
+            except AlreadyExistsError:
+                return False
+            return True
 
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """See `Store`."""
@@ -92,14 +84,27 @@ class S3Store:
 
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store`."""
+        tries, last = MOST_TRIES, None
+        while tries:
+            try:
+                for found in self._list_after(prefix, last):
+                    yield found
+                    last = found.key
+                return
+            except StorageError as error:
+                tries -= 1
+                if not tries or not is_broken_answer(error.__cause__ or error):
+                    raise
+
+    def _list_after(self, prefix: str, last: str | None) -> Iterator[StoredObject]:
         with translated(self.uri, "list"):
-            for page in self._objects.list(prefix or None):
+            for page in self._objects.list(prefix or None, offset=last):
                 yield from (StoredObject(entry["path"], entry["size"], entry["last_modified"]) for entry in page)
 
     def delete(self, key: str) -> None:
         """See `Store`."""
         with translated(self.uri, f"delete {key} of"):
-            self._objects.delete(key)
+            again(lambda: self._objects.delete(key))
 
     def keeps_old_objects(self) -> bool:
         """See `Store`. Who may not ask is told so by no answer, and the worse is assumed."""

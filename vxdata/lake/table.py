@@ -16,6 +16,7 @@ from vxdata.catalog.evolution import missing_columns
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
+from vxdata.lake.again import again
 from vxdata.lake.datafile import DataFile
 from vxdata.lake.faults import to_storage_error, translated
 from vxdata.lake.kept import find_kept, missing_files
@@ -117,11 +118,10 @@ class Table:
 
     def open_from_log(self, version: int) -> Snapshot | None:
         """Return a version as the log alone gives it; None if it cannot any more."""
-        from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
         try:
-            return self._take(DeltaTable(self.uri, version=version, storage_options=self.store.delta_options()))
+            return self._take(again(lambda: self._opened(version)))
         except (DeltaError, OSError) as error:
             fault = to_storage_error(error, uri=self.uri, operation=f"open version {version} of")
             if fault.retryable and not isinstance(error, DeltaError):
@@ -135,20 +135,24 @@ class Table:
         return missing_files(self.store, self.spec.namespace, superseded)
 
     def _refreshed(self) -> "DeltaTable | None":
-        from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         options, known = self.store.delta_options(), self._options
         self._options = options
         try:
             if self._handle is None or options != known:
-                self._handle = DeltaTable(self.uri, storage_options=options)
+                self._handle = again(self._opened)
             else:
-                self._handle.update_incremental()
+                again(self._handle.update_incremental)
         except TableNotFoundError:
             self._handle = None
         self._listed_at = _clocks()
         return self._handle
+
+    def _opened(self, version: int | None = None) -> "DeltaTable":
+        from deltalake import DeltaTable
+
+        return DeltaTable(self.uri, version=version, storage_options=self.store.delta_options())
 
     def _refuse_unfinished(self, version: int) -> None:
         if self.store.is_unfinished(entry_key(self.spec.namespace, version)):
@@ -189,17 +193,16 @@ class Table:
         key = (snapshot.table_id, snapshot.version, app_id)
         with self._lock, translated(self.uri, "look for a batch in the log of"):
             if key not in self._transactions:
-                found = self._handle_at(snapshot.version).transaction_version(app_id)
+                handle = self._handle_at(snapshot.version)
+                found = again(lambda: handle.transaction_version(app_id))
                 of_now = {k: v for k, v in self._transactions.items() if k[:2] == key[:2]}
                 self._transactions = {**of_now, key: None if found is None else int(found)}
             return self._transactions[key]
 
     def _handle_at(self, version: int) -> "DeltaTable":
-        from deltalake import DeltaTable
-
         if self._handle is not None and self._handle.version() == version:
             return self._handle
-        return DeltaTable(self.uri, version=version, storage_options=self.store.delta_options())
+        return again(lambda: self._opened(version))
 
     def _read_closings(self, snapshot: Snapshot, needed: pl.DataFrame) -> pl.DataFrame:
         """Return the closings in some of a snapshot's files; files never change, so each is read once."""
@@ -240,12 +243,14 @@ class Table:
 
         with translated(self.uri, "create"):
             try:
-                DeltaTable.create(
-                    self.uri,
-                    Schema.from_arrow(to_arrow_schema(self.spec.columns)),
-                    partition_by=[PARTITION_COLUMN],
-                    configuration=_CONFIGURATION,
-                    storage_options=self.store.delta_options(),
+                again(
+                    lambda: DeltaTable.create(
+                        self.uri,
+                        Schema.from_arrow(to_arrow_schema(self.spec.columns)),
+                        partition_by=[PARTITION_COLUMN],
+                        configuration=_CONFIGURATION,
+                        storage_options=self.store.delta_options(),
+                    )
                 )
                 self.store.settle(entry_key(self.spec.namespace, 0))
             except (DeltaError, OSError):
@@ -328,7 +333,7 @@ class Table:
         with self._lock, translated(self.uri, "write a checkpoint of"):
             handle = self._refreshed()
             assert handle is not None, "only called for a table that exists"
-            handle.create_checkpoint()
+            again(handle.create_checkpoint)
             return int(handle.version())
 
 

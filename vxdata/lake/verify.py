@@ -15,6 +15,7 @@ from vxdata.catalog.table import TableSpec, all_specs, child_specs
 from vxdata.errors import StorageError, VxDataError
 from vxdata.lake.checkpoints import LogFiles, to_log_files
 from vxdata.lake.commit import Patience
+from vxdata.lake.faults import refuse_unanswered
 from vxdata.lake.findings import Finding, found, found_each, to_frame
 from vxdata.lake.format import FORMAT_KEY, require_format
 from vxdata.lake.lake import refuse_fork
@@ -118,6 +119,7 @@ class _Check:
         try:
             require_format(self.store)
         except StorageError as error:
+            refuse_unanswered(error)
             yield found("lake-format-damaged", None, FORMAT_KEY, str(error))
 
     def _open(self, spec: TableSpec, findings: list[Finding]) -> _Opened:
@@ -126,6 +128,7 @@ class _Check:
         try:
             newest = Table(self.store, spec).listed_snapshot()
         except VxDataError as error:
+            refuse_unanswered(error)
             findings.append(found("log-unreadable", spec.namespace, f"{spec.namespace}/{LOG_FOLDER}", str(error)))
         if newest is not None and newest.version == NO_TABLE:
             newest = None
@@ -165,6 +168,7 @@ class _Check:
         try:
             rows = read_rows(newest, newest.files.filter(pl.col("key").is_in(good)))
         except StorageError as error:
+            refuse_unanswered(error)
             yield found("file-unreadable", spec.namespace, spec.namespace, str(error))
             self.unsure.add(spec.type_name)
             self._remember(spec, None)
@@ -211,7 +215,8 @@ class _Check:
         cutoff = self.patience.now() - DEFAULT_RETENTION
         try:
             kept = needed_files(folder, opened.newest, cutoff)
-        except StorageError:
+        except StorageError as error:
+            refuse_unanswered(error)
             return  # a damaged entry, reported by the check of the log if it matters
         old = [str(row[1]) for row in plan_vacuum(folder, kept, cutoff)]
         yield from found_each("file-orphaned", folder.name, old, "no state of the last seven days has it")

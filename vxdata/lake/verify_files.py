@@ -14,7 +14,7 @@ import polars as pl
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.errors import StorageError
 from vxdata.lake.datafile import SORT_COLUMNS, named_checksum, read_checked
-from vxdata.lake.faults import translated
+from vxdata.lake.faults import refuse_unanswered, translated
 from vxdata.lake.findings import Finding, found
 from vxdata.lake.snapshot import Snapshot, polars_statistics
 from vxdata.schemas.registry import STANDARD_COLUMNS
@@ -71,6 +71,7 @@ def _check_file(snapshot: Snapshot, row: pl.DataFrame, size: int | None) -> Iter
     try:
         data = read_checked(snapshot.store, key)
     except StorageError as error:
+        refuse_unanswered(error)
         yield of("file-missing" if size is None else "file-damaged", str(error))
         return
     if len(data) != row["size"].item():

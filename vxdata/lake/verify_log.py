@@ -17,7 +17,7 @@ import polars as pl
 
 from vxdata.errors import StorageError
 from vxdata.lake.checkpoints import LogFiles, read_hint
-from vxdata.lake.faults import translated
+from vxdata.lake.faults import refuse_unanswered, translated
 from vxdata.lake.findings import Finding, found
 from vxdata.lake.log import LOG_FOLDER, entry_key
 from vxdata.lake.snapshot import Snapshot
@@ -192,4 +192,5 @@ def _damage_named(key: str) -> Iterator[None]:
         with translated(key, "read"):
             yield
     except (StorageError, ValueError, LookupError, TypeError, AttributeError) as error:
+        refuse_unanswered(error)
         raise LogDamageError(key, f"{type(error).__name__}: {error}") from error
