@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TellFigures
-from tests.support.damage import KINDS, Answers, answers, compacted, places, plain_answer, tally, tell, verified
+from tests.support.broken import RULES
+from tests.support.damage import KINDS, Answers, Place, answers, compacted, places, plain_answer, tally, tell, verified
 
 FEW, MANY = 6, 200
 LONG = pytest.param(MANY, marks=[pytest.mark.torture, pytest.mark.timeout(0)])
@@ -81,3 +82,22 @@ def test_what_a_plain_query_cannot_notice_is_counted(
         place.flip(lake)
     tell_figures(f"{tally(found)}")
     assert plain_answer(lake, clean) == "right"
+
+
+def test_without_checksums_a_flipped_bit_would_pass_verify_and_be_folded_in(
+    copied: Copy, clean: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = copied()
+    silent = next(place for place in places(lake, "data", 2_000, 4) if is_silent(lake, place, clean))
+    silent.flip(lake)
+    assert verified(lake, clean) == "reported"
+    RULES["checksum"](monkeypatch)
+    assert compacted(lake, silent, clean) == "wrong"
+
+
+def is_silent(lake: Path, place: Place, clean: Answers) -> bool:
+    """Whether plain queries answer wrongly with a bit flipped, and it is the tail, which a compaction rewrites."""
+    place.flip(lake)
+    verdict = plain_answer(lake, clean)
+    place.flip(lake)
+    return verdict == "wrong"

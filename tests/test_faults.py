@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.broken import RULES
 from tests.support.operations import OPERATIONS, tell
 from tests.support.points import Outcome, Point, Range, with_little_patience
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
+ENTRY = r"patients/_delta_log/\d{20}\.json$"
 MINUTES = float(os.environ.get("VXDATA_TORTURE_MINUTES", "30"))
 
 
@@ -67,6 +69,15 @@ def test_a_point_of_each_operation_ends_right_or_in_a_documented_error(range_: R
     done = {point: range_.run(point)}
     assert done[point].is_hit
     refuse_wrong(done)
+
+
+def test_without_the_look_for_its_own_commit_a_lost_answer_would_fail_a_create(
+    range_: Range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = Point("create", "lost_answer", range_.number_of("create", "PUT", ENTRY))
+    assert range_.run(point).wrong is None
+    RULES["own commit"](monkeypatch)
+    assert "AlreadyExistsError" in str(range_.run(point).wrong)
 
 
 @pytest.mark.torture

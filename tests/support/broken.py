@@ -13,7 +13,21 @@ import deltalake
 import polars as pl
 import pytest
 
-from vxdata.lake import commit, create, delete, log, planning, restore, revert, scd2, table, update, upsert
+from vxdata.lake import (
+    commit,
+    create,
+    datafile,
+    delete,
+    log,
+    planning,
+    restore,
+    revert,
+    run,
+    scd2,
+    table,
+    update,
+    upsert,
+)
 from vxdata.lake.log import LogEntry
 from vxdata.lake.lookup import read_current
 from vxdata.schemas.columns import INSTANT
@@ -136,7 +150,42 @@ def _batch_at_the_base(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(upsert, "is_committed", lambda *_: False)
 
 
+def _one_commit(patch: pytest.MonkeyPatch) -> None:
+    """An operation commits its rows one by one."""
+    original = run.commit
+
+    def row_by_row(table: Any, planner: Any, stamp: Any, patience: Any) -> Any:
+        def first(base: Any) -> Any:
+            plan = planner(base)
+            return replace(plan, rows=plan.rows.head(1), app_ids=())
+
+        done = last = original(table, first, stamp, patience)
+        while last.version is not None:
+            done, last = last, original(table, first, stamp, patience)
+        return done
+
+    patch.setattr(run, "commit", row_by_row)
+
+
+def _checksum(patch: pytest.MonkeyPatch) -> None:
+    """Nobody holds the bytes of a file against the checksum in its name."""
+    patch.setattr(datafile, "named_checksum", lambda key: None)
+
+
+def _filter_first(patch: pytest.MonkeyPatch) -> None:
+    """R2 the wrong way round: filter, then take the latest version of what is left."""
+
+    def latest(rows: pl.LazyFrame, closings: pl.LazyFrame | None) -> pl.LazyFrame:
+        newest_last = rows.sort("identifier", "valid_from")
+        return newest_last.unique("identifier", keep="last", maintain_order=True).filter(scd2.may_be_current())
+
+    patch.setattr(scd2, "current", latest)
+
+
 RULES: dict[str, Patch] = {
+    "one commit": _one_commit,
+    "checksum": _checksum,
+    "filter after latest": _filter_first,
     "batch in the log": _batch_in_the_log,
     "batch at the base": _batch_at_the_base,
     "own commit": _own_commit,

@@ -10,7 +10,7 @@ import polars as pl
 
 from tests.support.model import FIELDS, Model, Row
 from tests.support.wishes import NAMESPACES, NEWER
-from vxdata.sdk import Client
+from vxdata.sdk import Client, F
 
 METADATA = (
     *("identifier", "parent_identifier", "datasource_id", "patient_id", "study_id", "ancestors"),
@@ -19,11 +19,13 @@ METADATA = (
 
 
 def compare(client: Client, model: Model, instants: Iterable[datetime]) -> None:
-    """Compare current states, all versions and states as of some instants, for each type."""
+    """Compare current states (filtered too), all versions and states as of some instants, for each type."""
     wanted: list[tuple[Any, list[Row]]] = []
     for name, namespace in NAMESPACES.items():
         query = getattr(client, namespace).query()
         wanted += [(query, model.current(name)), (query.versions(), model.versions(name))]
+        chosen = [r for r in model.current(name) if r["license"] == "CC0"]
+        wanted.append((query.filter(F.license == "CC0"), chosen))
         wanted += [(query.as_of(at), model.as_of(name, at)) for at in instants]
     frames = pl.collect_all([query.lazy() for query, _ in wanted])
     for (query, rows), frame in zip(wanted, frames, strict=True):

@@ -1,9 +1,10 @@
 """A process of its own that works on a lake, for tests that let several do so at once, or kill them.
 
-Run as `python -m tests.support.contender <uri> <name> <rounds> <role> <seconds>`; it ends after so many rounds or
-seconds. A round of a contender increments a contended counter, updates the contender's own patient, and upserts a batch
-of its own over two partitions; one of a loner is without the counter; a compactor folds; a reader asks for the lake as
-of the instant at which it began. What has returned is told, a line each.
+Run as `python -m tests.support.contender <uri> <name> <rounds> <role> <seconds> <rule>`; it ends after so many rounds
+or seconds, and works without a rule of the protocol, if one is named. A round of a contender increments a contended
+counter, updates the contender's own patient, and upserts a batch of its own over two partitions; one of a loner is
+without the counter; a compactor folds; a reader asks for the lake as of the instant at which it began. What has
+returned is told, a line each.
 """
 
 from __future__ import annotations
@@ -40,13 +41,19 @@ class Contender:
     """
 
     def __init__(
-        self, uri: str, name: str, rounds: int, role: str = "contender", seconds: float = FOREVER_SECONDS
+        self,
+        uri: str,
+        name: str,
+        rounds: int,
+        role: str = "contender",
+        seconds: float = FOREVER_SECONDS,
+        without: str = "",
     ) -> None:
         self.name = name
         self.told: dict[str, list[str]] = defaultdict(list)
         self._has_spoken = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, uri, name, str(rounds), role, str(seconds)],
+            [sys.executable, "-m", __name__, uri, name, str(rounds), role, str(seconds), without],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -164,7 +171,13 @@ ROLES: dict[str, Callable[[Client, str, int], None]] = {
 }
 
 
-def main(uri: str, name: str, rounds: int, role: str, seconds: float) -> None:
+def main(uri: str, name: str, rounds: int, role: str, seconds: float, without: str) -> None:
+    if without:
+        import pytest
+
+        from tests.support.broken import RULES
+
+        RULES[without](pytest.MonkeyPatch())
     client = Client(uri, author=name)
     if role in ("contender", "loner"):
         set_up(client, name)
@@ -179,4 +192,4 @@ def main(uri: str, name: str, rounds: int, role: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5]), sys.argv[6])

@@ -38,7 +38,7 @@ def refuse_lost_steps(client: Client, contenders: Sequence[Contender]) -> int:
     if told:
         made = counted(client)
         assert sorted(made, key=str) == sorted(told)
-        for c in contenders:
+        for c in (c for c in contenders if c.told["counter"]):
             assert [step for step in made if step and step.startswith(f"{c.name}:")] == c.told["counter"]
     for c in contenders:
         own = client.patients.history(f"patient/{c.name}")

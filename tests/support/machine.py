@@ -90,6 +90,8 @@ class LakeMachine(RuleBasedStateMachine):
 
     make_uri: ClassVar[Callable[[], str]]
     puts: ClassVar[Puts]
+    taken: ClassVar[int] = 0
+    """How many steps all machines of a class took."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -407,6 +409,7 @@ class LakeMachine(RuleBasedStateMachine):
     @invariant()
     def all_that_can_be_seen_is_as_in_the_model(self) -> None:
         self.steps += 1
+        type(self).taken += 1
         instants = self.model.instants()
         if self.model is not self.compared or self.steps % 3 == 0:
             some = {instants[-1], instants[self.steps * 7 % len(instants)]}

@@ -6,6 +6,7 @@ fault. A point is judged by what the operation answered and by what a client tha
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import uuid
@@ -18,7 +19,7 @@ from typing import Any, get_args
 import pytest
 
 from tests.support.operations import OPERATIONS, Facts, Operation, Picture, connect, copy_to_bucket, picture, tomorrow
-from tests.support.proxy import Fault, Match, Proxy, Status
+from tests.support.proxy import Fault, Match, Proxy, Record, Status
 from tests.support.servers import make_bucket
 from vxdata.errors import (
     AlreadyExistsError,
@@ -53,7 +54,7 @@ class Point:
 class Course:
     """How an operation goes when nothing disturbs it: its requests, its answer, and the lake before and after."""
 
-    requests: int
+    requests: tuple[Record, ...]
     answer: Any
     before: Picture
     after: Picture
@@ -99,13 +100,22 @@ class Range:
             before = self.look(uri) if operation.is_write else {}
             self._proxy.reset()
             answer = operation.act(self._struck(uri, operation), self.facts)
-            requests = len(self._proxy.requests())
+            requests = tuple(self._proxy.requests())
             self._courses[name] = Course(requests, answer, before, self.look(uri) if operation.is_write else {})
         return self._courses[name]
 
     def points(self, name: str) -> list[Point]:
         """Return all points of an operation."""
-        return [Point(name, fault, nth) for nth in range(1, self.course(name).requests + 1) for fault in FAULTS]
+        return [Point(name, fault, nth) for nth in self.numbers(name) for fault in FAULTS]
+
+    def numbers(self, name: str) -> range:
+        """Return the numbers of an operation's requests."""
+        return range(1, len(self.course(name).requests) + 1)
+
+    def number_of(self, name: str, kind: str, path: str) -> int:
+        """Return the number of an operation's first request of a kind whose path ends so."""
+        requests = self.course(name).requests
+        return next(n for n, r in enumerate(requests, 1) if r.kind == kind and re.search(path, r.path))
 
     def place_for(self, operation: Operation) -> str:
         """Return the address of a lake for one run of an operation."""
@@ -213,7 +223,7 @@ class LocalRange(Range):
             began = time.monotonic()
             answer = operation.act(client, self.facts)
             self._seconds[name] = time.monotonic() - began
-            self._courses[name] = Course(0, answer, before, self.look(uri))
+            self._courses[name] = Course((), answer, before, self.look(uri))
         return self._courses[name]
 
     def seconds(self, name: str) -> float:

@@ -12,6 +12,9 @@ import time
 from dataclasses import asdict
 from datetime import datetime
 
+import pytest
+
+from tests.support.broken import RULES
 from tests.support.operations import OPERATIONS, Facts, connect
 from tests.support.proxy import Proxy
 from tests.support.servers import ROOT
@@ -27,13 +30,13 @@ class Victim:
             [sys.executable, "-m", __name__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def send(self, name: str, uri: str, endpoint_url: str | None, facts: Facts) -> None:
-        """Let it begin an operation."""
+    def send(self, name: str, uri: str, endpoint_url: str | None, facts: Facts, without: str | None = None) -> None:
+        """Let it begin an operation, perhaps without one of the rules of the protocol."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
         told = asdict(facts) | {"told_at": facts.told_at.isoformat()}
-        self._process.stdin.write(json.dumps([name, uri, endpoint_url, told]) + "\n")
+        self._process.stdin.write(json.dumps([name, uri, endpoint_url, told, without]) + "\n")
         self._process.stdin.flush()
 
     def wait_until_stopped(self, proxy: Proxy) -> bool:
@@ -59,7 +62,9 @@ def main() -> None:
     """Do what the line says, with the clock of the operation."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    name, uri, endpoint_url, told = json.loads(sys.stdin.readline())
+    name, uri, endpoint_url, told, without = json.loads(sys.stdin.readline())
+    if without:
+        RULES[without](pytest.MonkeyPatch())
     facts = Facts(**told | {"told_at": datetime.fromisoformat(told["told_at"])})
     operation = OPERATIONS[name]
     operation.act(connect(uri, endpoint_url, operation.now), facts)
