@@ -168,7 +168,7 @@ def _explained(error: InvalidInputError, release: IdcRelease, valid_from: dateti
         found = words.partition(" Delete them")[0]
         return InvalidInputError(
             f"{name} lacks what other data of the lake hangs on. {found} Delete these, then run the same command "
-            "again. What is new and what changed is loaded."
+            "again. Nothing was written."
         )
     if valid_from is None or _LATE not in words:
         return error

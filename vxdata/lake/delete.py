@@ -110,10 +110,28 @@ def _closing_plan(spec: TableSpec, doomed: pl.DataFrame, planned: datetime, stam
 
 
 def refuse_parents(
-    view: View, spec: TableSpec, doomed: pl.Series, gone: Mapping[str, pl.Series] = MappingProxyType({})
+    view: View,
+    spec: TableSpec,
+    doomed: pl.Series,
+    gone: Mapping[str, pl.Series] = MappingProxyType({}),
+    coming: Mapping[str, pl.DataFrame] = MappingProxyType({}),
 ) -> None:
-    """Raise if resources that are to be deleted have live children that are not deleted with them, or before them."""
+    """Raise if resources that are to be deleted have live children that are not deleted with them, or before them.
+
+    Args:
+        view: where to look for children.
+        spec: the table of the resources.
+        doomed: their identifiers.
+        gone: by namespace, what the same operation deletes before.
+        coming: by namespace, the physical rows that the same operation creates before.
+    """
+    if doomed.is_empty():
+        return
     children = live_children(view, spec, doomed)
+    for namespace, created in coming.items():
+        edges = created.select("identifier", "parent_identifier")
+        new = edges.filter(pl.col("parent_identifier").is_in(doomed.implode()))
+        children[namespace] = pl.concat([children.get(namespace, new.clear()), new])
     for namespace, closed in {**gone, spec.namespace: doomed}.items():
         if namespace in children:
             children[namespace] = children[namespace].filter(~pl.col("identifier").is_in(closed.implode()))

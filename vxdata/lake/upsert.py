@@ -7,20 +7,19 @@ children first.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import MappingProxyType
-from typing import Literal
 
 import polars as pl
 
 from vxdata.catalog.table import TableSpec
-from vxdata.errors import InvalidInputError, name_some
+from vxdata.errors import InvalidInputError
 from vxdata.lake.batch import Batch, first_commit_id, is_committed
-from vxdata.lake.change import Changes, Known, lineage_of
+from vxdata.lake.change import Changes, lineage_of
 from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
 from vxdata.lake.frames import REASON, Wanted
+from vxdata.lake.lacking import UpsertOptions, lacking
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
-from vxdata.lake.lookup import live_descendants, read_known
+from vxdata.lake.lookup import read_known
 from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_orphans, refuse_rejected
 from vxdata.lake.run import remembered, run_commit
 from vxdata.lake.snapshot import Snapshot
@@ -51,25 +50,6 @@ class UpsertReport:
     already_committed: bool = False
 
 
-@dataclass(frozen=True)
-class UpsertOptions:
-    """How an upsert treats what the frame lacks, the past, and rows that are invalid.
-
-    Attributes:
-        missing: "delete" closes the current resources, in the datasources that the frame names, that it lacks.
-        datasources: the datasources to look for such resources in, instead of those that the frame names.
-        cascade: whether such a resource may take its live descendants with it.
-        valid_from: the instant of the new versions; None for now.
-        on_invalid: "fail" writes nothing if a row is invalid, "skip" writes the others.
-    """
-
-    missing: Literal["keep", "delete"] = "keep"
-    datasources: tuple[str, ...] | None = None
-    cascade: bool = False
-    valid_from: datetime | None = None
-    on_invalid: Literal["fail", "skip"] = "fail"
-
-
 Progress = Callable[[TableSpec, UpsertReport], None]
 """Told after each commit what has been done in a table so far."""
 
@@ -96,21 +76,21 @@ def upsert(
         InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children.
         ConflictError: a parent was deleted, or a child came, at the same time.
     """
+    lake.prepare_write(needs_lake=False)
     if stamp.batch_id is not None:
         lake.prepare_write(needs_lake=False)
         begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
         stamp = replace(stamp, commit_id=begun or stamp.commit_id)
-    filled, planners, _ = _validated(lake, wanted, options, stamp)
+    foreseen = _validated(lake, wanted, options, stamp)
     lake.begin_write()
     reports = {}
-    for spec, planner in planners.items():
+    for spec, planner in foreseen.planners.items():
         reports[spec] = _commit(lake, spec, planner, options, stamp)
         progress(spec, reports[spec])
-    if options.missing == "delete":
-        for spec in (spec for spec in list(wanted)[-2::-1] if spec in filled):
-            closed = _commit(lake, spec, _closer(lake, wanted[spec], options, stamp), options, stamp)
-            reports[spec] = _with_closed(reports[spec], closed)
-            progress(spec, reports[spec])
+    for spec in foreseen.closed:
+        closed = _commit(lake, spec, _closer(lake, wanted[spec], options, stamp), options, stamp)
+        reports[spec] = _with_closed(reports[spec], closed)
+        progress(spec, reports[spec])
     return reports
 
 
@@ -139,32 +119,46 @@ def plan_upsert(
     Raises:
         InvalidInputError: what `upsert` would raise before it writes.
     """
-    filled, _, plans = _validated(lake, wanted, options, stamp)
-    closed = {list(wanted)[-1].namespace: plans[list(wanted)[-1]].doomed}
-    for spec in list(wanted)[-2::-1] if options.missing == "delete" else ():
-        if spec in filled:  # children first, so that a parent may go whose children go
-            planner = _upserter(lake, wanted[spec], options, NO_LINEAGES, stamp, (), closed)
-            closed[spec.namespace] = planner(lake.snapshot(spec)).report.doomed
-    none = pl.Series(dtype=pl.String)
+    lake.prepare_write(needs_lake=False)
+    foreseen = _validated(lake, wanted, options, stamp)
     return {
-        spec: _told(replace(planned, doomed=closed.get(spec.namespace, none)), None) for spec, planned in plans.items()
+        spec: _told(replace(planned, doomed=foreseen.closed.get(spec, planned.doomed)), None)
+        for spec, planned in foreseen.plans.items()
     }
 
 
-def _validated(
-    lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp
-) -> "tuple[set[TableSpec], dict[TableSpec, Planner], dict[TableSpec, _Upserted]]":
-    """Plan an upsert of all types before anything is written.
+@dataclass(frozen=True)
+class _Foreseen:
+    """What an upsert of several types will do, as far as it can be known before anything is written.
 
-    Returns:
-        The types that have rows already (in the others there is nothing to close), and for each type its planner and
-        what it plans now.
+    Attributes:
+        planners: the planner of each type's first commit, root first.
+        plans: what they plan now.
+        closed: what a second commit to a type will close, children first, as far as it is planned; others need none.
     """
-    lake.prepare_write(needs_lake=False)
+
+    planners: Mapping[TableSpec, Planner]
+    plans: "Mapping[TableSpec, _Upserted]"
+    closed: Mapping[TableSpec, pl.Series]
+
+    @property
+    def gone(self) -> dict[str, pl.Series]:
+        """What is closed before, by namespace: no children that are left."""
+        planned = {spec.namespace: plan.doomed for spec, plan in self.plans.items()}
+        return planned | {spec.namespace: closed for spec, closed in self.closed.items()}
+
+    @property
+    def coming(self) -> dict[str, pl.DataFrame]:
+        """What is created before, by namespace: children, though they are not live yet."""
+        return {spec.namespace: plan.changes.created for spec, plan in self.plans.items()}
+
+
+def _validated(lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp) -> _Foreseen:
+    """Plan an upsert of all types before anything is written, the closing of what the frames lack included."""
     _refuse_future(lake, options.valid_from)
     keep, last = replace(options, missing="keep"), list(wanted)[-1]
     promised, planners, plans = NO_LINEAGES, {}, {}
-    filled = {spec for spec in wanted if lake.snapshot(spec).files.height}
+    filled = {spec for spec in wanted if lake.snapshot(spec).files.height}  # elsewhere there is nothing to close
     for spec, states in wanted.items():
         # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
         closes_later = options.missing == "delete" and spec != last and spec in filled
@@ -172,7 +166,13 @@ def _validated(
         planners[spec] = _upserter(lake, states, own, promised, stamp, _parts(stamp, closes_later))
         plans[spec] = planners[spec](lake.snapshot(spec)).report
         promised = pl.concat([promised, lineage_of(plans[spec].changes.created)]) if spec != last else promised
-    return filled, planners, plans
+    foreseen = _Foreseen(planners, plans, {})
+    for spec in list(wanted)[-2::-1] if options.missing == "delete" else ():
+        if spec in filled:
+            planner = _closer(lake, wanted[spec], options, stamp, foreseen)
+            doomed = planner(lake.snapshot(spec)).report.doomed
+            foreseen = replace(foreseen, closed={**foreseen.closed, spec: doomed})
+    return foreseen
 
 
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
@@ -236,7 +236,6 @@ def _upserter(
     promised: pl.DataFrame,
     stamp: Stamp,
     parts: tuple[str, ...],
-    gone: Mapping[str, pl.Series] = MappingProxyType({}),
 ) -> Planner:
     """Return the planner of one table.
 
@@ -247,7 +246,6 @@ def _upserter(
         promised: the lineages of parents that the same operation makes.
         stamp: who and why.
         parts: the parts of a batch that its commit completes.
-        gone: by namespace, what the same operation closes before: no children that are left.
     """
 
     def plan(base: Snapshot) -> Plan:
@@ -260,22 +258,27 @@ def _upserter(
         parents = pl.concat([promised, parents_of(view, wanted, promised)]) if has_new else NO_LINEAGES
         changes = changes_on(base, wanted, known, parents, planned, explicit, stamp)
         delete = options.missing == "delete"
-        doomed = _lacking(base, wanted, known, changes, options) if delete else changes.created.clear()
+        doomed = lacking(base, wanted, known, changes.created, options) if delete else changes.created.clear()
         closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
         changes = replace(changes, rejected=pl.concat([changes.rejected, closing.rejected], how="diagonal"))
         if options.on_invalid == "fail":
             refuse_rejected(spec, changes.rejected)
         closed = closing.rows["identifier"]
         if not options.cascade:
-            refuse_parents(view, spec, closed, gone)
+            refuse_parents(view, spec, closed)
         rows = pl.concat([changes.created, changes.updated, closing.rows])
         return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view), parts)
 
     return remembered(plan)
 
 
-def _closer(lake: Lake, wanted: Wanted, options: UpsertOptions, stamp: Stamp) -> Planner:
-    """Plan the closings alone: what the frame holds was written before, and may have been changed by others since."""
+def _closer(
+    lake: Lake, wanted: Wanted, options: UpsertOptions, stamp: Stamp, foreseen: _Foreseen | None = None
+) -> Planner:
+    """Plan the closings alone: what the frame holds was written before, and may have been changed by others since.
+
+    Before anything is written, the same planner tells what can be known of it, from what is foreseen.
+    """
     parts = () if stamp.batch_id is None else (Batch(stamp.batch_id).closings,)
 
     def plan(base: Snapshot) -> Plan:
@@ -285,13 +288,14 @@ def _closer(lake: Lake, wanted: Wanted, options: UpsertOptions, stamp: Stamp) ->
         explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
         known = read_known(base, wanted.rows["identifier"], ())
         nothing = _no_changes(base, wanted)
-        doomed = _lacking(base, wanted, known, nothing, options)
+        before = foreseen or _Foreseen({}, {}, {})
+        doomed = lacking(base, wanted, known, before.coming.get(spec.namespace, nothing.created), options)
         closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
         if options.on_invalid == "fail":
             refuse_rejected(spec, closing.rejected)
         closed = closing.rows["identifier"]
         if not options.cascade:
-            refuse_parents(view, spec, closed)
+            refuse_parents(view, spec, closed, before.gone, before.coming)
         return Plan(closing.rows, premises_of(wanted, closed), _Upserted(nothing, closed, view), parts)
 
     return remembered(plan)
@@ -309,37 +313,6 @@ def _repeat(lake: Lake, base: Snapshot, wanted: Wanted, stamp: Stamp) -> Plan:
 def _no_changes(base: Snapshot, wanted: Wanted) -> Changes:
     nothing = base.collect(base.rows.head(0))
     return Changes(nothing, nothing, 0, wanted.rejected.clear())
-
-
-def _lacking(base: Snapshot, wanted: Wanted, known: Known, changes: Changes, options: UpsertOptions) -> pl.DataFrame:
-    """Return the current rows, in the datasources that the frame (or the caller) names, that the frame lacks."""
-    if options.datasources is None:
-        named = pl.concat([known.current["datasource_id"], changes.created["datasource_id"]]).unique()
-    else:
-        named = pl.Series(options.datasources, dtype=pl.String)
-    if named.is_empty():
-        return changes.created.clear()
-    rows = base.current(pl.col("datasource_id").is_in(named.implode()))
-    held = wanted.mentioned.alias("identifier").to_frame().lazy()
-    lacking = base.collect(rows.join(held, on="identifier", how="anti"))
-    if options.cascade and base.spec.type_name in base.spec.payload.parent_types:
-        below = live_descendants(base, lacking["identifier"])
-        lacking = pl.concat([lacking, below]).unique("identifier", maintain_order=True)
-    _refuse_contradiction(wanted, known, lacking["identifier"])
-    return lacking
-
-
-def _refuse_contradiction(wanted: Wanted, known: Known, doomed: pl.Series) -> None:
-    """Refuse a frame that holds a resource of the same table whose parent it lacks, with missing="delete"."""
-    edges = ["identifier", "parent_identifier"]
-    held = pl.concat([wanted.rows.select(edges), known.current.select(edges)]).filter(
-        pl.col("identifier").is_in(doomed.implode()) | pl.col("parent_identifier").is_in(doomed.implode())
-    )
-    if held.height:
-        raise InvalidInputError(
-            f"the frame holds {name_some(held['identifier'].unique().sort(), 5)} but lacks an ancestor, which "
-            "missing='delete' would close. Put the ancestor into the frame, or leave its descendants out."
-        )
 
 
 def _refuse_future(lake: Lake, valid_from: datetime | None) -> None:

@@ -36,7 +36,7 @@ def ingest(
 ) -> dict[str, UpsertReport]:
     """Make the resources of several types be as frames say; running it again writes nothing.
 
-    All frames are validated before anything is written; all commits share one id.
+    All frames are validated before anything is written, and so is what they lack; all commits share one id.
 
     Args:
         client: the lake's client.
@@ -56,7 +56,7 @@ def ingest(
         One report for each namespace, root first.
 
     Raises:
-        InvalidInputError: an unknown namespace, or rows that cannot be written.
+        InvalidInputError: an unknown namespace, rows that cannot be written, or what is to be closed has live children.
     """
     known = {spec.namespace: spec for spec in all_specs()}
     for name in frames:
