@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from tests.support.cli import plain, run, run_here, run_on_terminal
+from vxdata.schemas import Resource
 from vxdata.sdk import Client
 
 GOOD = "identifier,parent_identifier,sex\ndatasource/d,,\npatient/1,datasource/d,M\n"
@@ -67,6 +69,58 @@ def test_skipped_rows_go_to_the_rejects_file_and_come_back_mended(folder: Path) 
     rejects.write_text(rejects.read_text().replace("datasource/e", "datasource/d"))
     assert run_here("ingest", "rejects.csv").returncode == 0
     assert patients(folder) == ["patient/1", "patient/2"]
+
+
+def test_under_the_same_batch_id_the_second_run_does_nothing(folder: Path) -> None:
+    args = ("ingest", "bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv", "--batch-id", "delivery 1=#é")
+    first = json.loads(run_here(*args, "--json").stdout)
+    rejects = (folder / "rejects.csv").read_text()
+    client = Client(folder / "lake")
+    client.patients.update("patient/1", {"sex": "mended"})
+    client.datasources.create(Resource(identifier="datasource/e"))
+    again = json.loads(run_here(*args, "--json").stdout)
+    assert [(told["already_committed"], told["written"], told["rejected"]) for told in (first, again)] == [
+        (False, True, 1), (True, False, 0),
+    ]  # fmt: skip
+    assert client.patients.retrieve("patient/1").payload.sex == "mended"
+    assert (folder / "rejects.csv").read_text() == rejects
+    assert "this batch was loaded before" in run_here(*args).stdout
+    other = json.loads(run_here(*args[:-1], "delivery 2", "--json").stdout)
+    assert (other["already_committed"], other["namespaces"]["patients"]["updated"]) == (False, 1)
+
+
+def test_a_batch_that_was_killed_after_a_commit_has_its_rejects_and_is_finished(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr("vxdata.sdk.files._report", _after_commit(KeyboardInterrupt))
+        args = ("bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv", "--batch-id", "1")
+        assert run_here("ingest", *args).returncode != 0
+    assert "datasource/e" in (folder / "rejects.csv").read_text()
+    again = run_here("ingest", *args)
+    assert (again.returncode, patients(folder)) == (0, ["patient/1"])
+    assert "datasource/e" in (folder / "rejects.csv").read_text()
+
+
+def _after_commit(error: type[BaseException]) -> Callable[..., object]:
+    """Return `_report` as it is for a plan, and an error for what was written."""
+    from vxdata.sdk import files
+
+    plain_report = files._report
+
+    def report(*args: Any, is_written: bool) -> object:
+        if is_written:
+            raise error
+        return plain_report(*args, is_written=is_written)
+
+    return report
+
+
+def test_an_empty_batch_id_is_refused(folder: Path) -> None:
+    done = run_here("ingest", "good.csv", "--batch-id", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "batch_id=''" in done.stderr
+    assert not (folder / "lake").exists()
 
 
 def test_a_dry_run_writes_nothing_and_tells_by_its_code(folder: Path) -> None:

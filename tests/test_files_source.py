@@ -421,6 +421,28 @@ def test_a_near_miss_of_a_column_is_named(client: Client, tmp_path: Path) -> Non
         ingest_files(client, [path])
 
 
+def test_a_near_miss_of_a_key_refuses_the_file_or_is_skipped_with_its_row(client: Client, tmp_path: Path) -> None:
+    near, alone = patient(2, birthyer=1950), {"identifer": "patient/3", "parent_identifier": "datasource/d"}
+    path = write_lines(tmp_path / "a.ndjson", patient(1, birthyear=1949), near, alone, patient(4, sex=5, zzz=None))
+    with pytest.raises(InvalidInputError, match=r"a\.ndjson: no type has a field 'birthyer'. Did you mean 'birthyear'"):
+        ingest_files(client, [path])
+    report = ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "rejects.ndjson")
+    assert faults(report) == [
+        (2, "birthyer", "1950"),
+        (3, "identifer", '"patient/3"'),
+        (4, "zzz", "null"),
+        (4, "sex", "5"),
+    ]
+    assert report.rejected["reason"][0] == "no type has a field 'birthyer'. Did you mean 'birthyear'?"
+    assert held(client, "identifier", "birthyear") == [("patient/1", 1949)]
+    mended = (
+        (tmp_path / "rejects.ndjson").read_text().replace("birthyer", "birthyear").replace("identifer", "identifier")
+    )
+    (tmp_path / "rejects.ndjson").write_text(mended.replace('"sex": 5, "zzz": null', '"sex": "M"'))
+    ingest_files(client, [tmp_path / "rejects.ndjson"])
+    assert [birthyear for _, birthyear in held(client, "identifier", "birthyear")] == [1949, 1950, None, None]
+
+
 def test_a_column_of_another_type_is_refused_with_its_owner(client: Client, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ("patient/1", ""), header=("identifier", "slice_thickness"))
     with pytest.raises(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vxdata_cli.complete import complete_types
-from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
+from vxdata_cli.options import BatchId, Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ FILES_EXAMPLES = """Examples:
   $ vxdata ingest files psa.csv --type psa_measurements --decimal-comma --date-format %d/%m/%Y
   $ vxdata ingest files handed-over/ --on-invalid skip --rejects rejects.ndjson
   $ vxdata ingest files s3://bucket/volumes.parquet --missing delete --reason "third delivery"
+  $ vxdata ingest files pacs-2026-07.csv --batch-id pacs-2026-07
   $ vxdata ingest files rejects.ndjson"""
 
 
@@ -70,6 +71,7 @@ def ingest_files(
         str | None,
         typer.Option("--valid-from", metavar="INSTANT", help="From when it is valid: ISO 8601, UTC (default: now)."),
     ] = None,
+    batch_id: BatchId = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     delimiter: Annotated[
         str | None, typer.Option("--delimiter", metavar="CHARACTER", help="CSV: what parts the cells, if not , ; tab |")
@@ -108,9 +110,9 @@ def ingest_files(
     with out.steps() as begin:
         report = sdk.ingest_files(
             client, files, type=type_name, missing=missing.value, cascade=cascade, valid_from=valid_from,
-            on_invalid=on_invalid.value, rejects=rejects, dry_run=dry_run, delimiter=delimiter, encoding=encoding,
-            decimal_comma=decimal_comma, date_formats=date_format or (), nulls=null or (), reason=reason,
-            progress=begin,
+            on_invalid=on_invalid.value, rejects=rejects, batch_id=batch_id, dry_run=dry_run, delimiter=delimiter,
+            encoding=encoding, decimal_comma=decimal_comma, date_formats=date_format or (), nulls=null or (),
+            reason=reason, progress=begin,
         )  # fmt: skip
     out.result(_document(client.uri, report, dry_run, rejects), *_tables(client.uri, report, dry_run))
     _tell(report, rejects)
@@ -126,7 +128,9 @@ def _tables(uri: str, report: "FilesReport", dry_run: bool) -> "list[RenderableT
     shown: list[RenderableType] = [report_table(title, report.reports)] if report.is_written or dry_run else []
     if report.rejected_rows:
         shown.append(fault_table(f"{report.rejected_rows:,} rows rejected", report.rejected, MOST_FAULTS))
-    if not report.rejected_rows and not any(r.created or r.updated or r.deleted for r in report.reports.values()):
+    if report.already_committed:
+        shown.append("Nothing to do: this batch was loaded before.")
+    elif not report.rejected_rows and not any(r.created or r.updated or r.deleted for r in report.reports.values()):
         shown.append("Nothing to write: the lake holds all of it already.")
     return shown
 
@@ -134,7 +138,7 @@ def _tables(uri: str, report: "FilesReport", dry_run: bool) -> "list[RenderableT
 def _tell(report: "FilesReport", rejects: str | None) -> None:
     if report.ignored:
         out.note(f"ignored, since VxData derives them itself: {', '.join(report.ignored)}.")
-    if rejects is not None and report.rejected_rows:
+    if rejects is not None and report.rejected_rows and not report.is_begun:
         out.note(f"the rejected rows are in {rejects}; mend them there, and load that file.")
 
 
@@ -160,6 +164,7 @@ def _document(uri: str, report: "FilesReport", dry_run: bool, rejects: str | Non
         "files": list(report.files),
         "dry_run": dry_run,
         "written": report.is_written,
+        "already_committed": report.already_committed,
         "namespaces": {name: {c: getattr(r, c) for c in counts} for name, r in report.reports.items()},
         "rejected": report.rejected_rows,
         "faults": report.rejected.to_dicts(),

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from vxdata_cli.files import FILES_EXAMPLES, ingest_files
-from vxdata_cli.options import Debug, Index, Json, NoProgress, Profile, Quiet, Uri
+from vxdata_cli.options import BatchId, Debug, Index, Json, NoProgress, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def ingest_idc(
             help="From when the new versions are valid: ISO 8601, UTC, or 'now' (default: the day of the release).",
         ),
     ] = None,
-    batch_id: Annotated[
-        str | None,
-        typer.Option("--batch-id", metavar="ID", help="Load this once: under an ID that was committed, do nothing."),
-    ] = None,
+    batch_id: BatchId = None,
     uri: Uri = None,
     profile: Profile = None,
     reason: Annotated[

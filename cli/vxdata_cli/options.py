@@ -46,6 +46,10 @@ Profile = Annotated[
     ),
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]
+BatchId = Annotated[
+    str | None,
+    typer.Option("--batch-id", metavar="ID", help="Load this once: under an ID that was committed, do nothing."),
+]
 Index = Annotated[
     Path | None,
     typer.Option(

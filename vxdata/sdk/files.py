@@ -45,6 +45,16 @@ class FilesReport:
     is_written: bool
     ignored: tuple[str, ...]
 
+    @property
+    def already_committed(self) -> bool:
+        """Whether the batch was loaded before, so that nothing was done."""
+        return bool(self.reports) and all(report.already_committed for report in self.reports.values())
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether an earlier run of the batch committed at least a part of it."""
+        return any(report.already_committed for report in self.reports.values())
+
 
 @dataclass(frozen=True)
 class _Options:
@@ -53,6 +63,7 @@ class _Options:
     missing: Literal["keep", "delete"]
     cascade: bool
     valid_from: str | date | datetime | None
+    batch_id: str | None
     reason: str | None
 
 
@@ -69,6 +80,7 @@ def ingest_files(
     valid_from: str | date | datetime | None = None,
     on_invalid: Literal["fail", "skip"] = "fail",
     rejects: str | Path | None = None,
+    batch_id: str | None = None,
     dry_run: bool = False,
     delimiter: str | None = None,
     encoding: str | None = None,
@@ -91,6 +103,9 @@ def ingest_files(
         valid_from: the instant of the new versions, for loading history.
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
         rejects: where rejected rows go, with what is wrong with them, to be mended and loaded again.
+        batch_id: a name for what is loaded (printable, 256 characters at most), under which it is loaded once: again,
+            also after edits and also if the first run was killed, only what is left of it is done. The rejects file
+            is then left as the first run wrote it.
         dry_run: report what would be done; nothing is written to the lake, and none is made.
         delimiter: what parts the cells of CSV files; None for the one that finds a column ``identifier``.
         encoding: of CSV files; None for UTF-8, or for what a byte order mark says.
@@ -108,19 +123,31 @@ def ingest_files(
         InvalidInputError: a file as a whole cannot be read, or what is to be closed has live children.
     """
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
-    rules = ReadingRules(_only(type), text, delimiter, encoding)
-    options = _Options(missing, cascade, valid_from, reason)
-    client._session.stamp("ingest", reason)  # a read-only client is refused before any file is read
+    rules = ReadingRules(_only(type), text, delimiter, encoding, skips=on_invalid == "skip")
+    options = _Options(missing, cascade, valid_from, batch_id, reason)
+    client._session.stamp("ingest", reason, batch_id)  # a read-only client is refused before any file is read
     with TemporaryDirectory(prefix="vxdata-") as folder:
         progress("find the files")
         files = _find(client, paths, Path(folder))
         writer = None if rejects is None else RejectsWriter(Path(rejects), files, rules)
         rows = read_files(files, rules, Path(folder), lambda file, n: progress(f"read {file.name}: {n:,} rows"))
+        keep = _keeper(writer, on_invalid, progress)
+        if batch_id is not None and writer is not None and not dry_run:  # a kill after a commit must not lose them
+            keep(_load(client, rows, options, on_invalid, True, progress))
         report = _load(client, rows, options, on_invalid, dry_run, progress)
-        if writer is not None and report.rejected.height:
+        keep(report)
+    return report
+
+
+def _keeper(writer: RejectsWriter | None, on_invalid: str, progress: Progress) -> Callable[[FilesReport], None]:
+    """Return what writes the rejects file, unless a run that began the batch wrote it: a repeat checks less."""
+
+    def keep(report: FilesReport) -> None:
+        if writer is not None and report.rejected.height and not (on_invalid == "skip" and report.is_begun):
             progress(f"write {writer.path}")
             writer.write(report.rejected)
-    return report
+
+    return keep
 
 
 def _only(type_name: str | None) -> TableSpec | None:
@@ -165,15 +192,13 @@ def _load(
     def run(*, dry: bool, skip: bool) -> Mapping[str, UpsertReport]:
         return ingest(
             client, frames, missing=options.missing, cascade=options.cascade, valid_from=options.valid_from,
-            on_invalid="skip" if skip else "fail", dry_run=dry, reason=options.reason,
+            on_invalid="skip" if skip else "fail", batch_id=options.batch_id, dry_run=dry, reason=options.reason,
             progress=lambda name, _: progress(f"loaded {name}"),
         )  # fmt: skip
 
     progress(f"check {sum(rows.counts.values()):,} rows" if dry_run else f"load {sum(rows.counts.values()):,} rows")
     if dry_run or (is_faulty and not skips):
         return _report(rows, run(dry=True, skip=True), is_written=False)
-    if options.missing == "delete":
-        run(dry=True, skip=True)  # what would be closed is seen before anything is written
     try:
         return _report(rows, run(dry=False, skip=skips), is_written=True)
     except InvalidInputError:
@@ -196,7 +221,7 @@ def _report(rows: FileRows, reports: Mapping[str, UpsertReport], *, is_written: 
         reports=reports,
         rejected=rejected.select(*REJECTED_SCHEMA),
         rejected_rows=faults.select(FILE, ROW).n_unique(),
-        is_written=is_written and any(report.commit_id for report in reports.values()),
+        is_written=is_written and any(r.commit_id and not r.already_committed for r in reports.values()),
         ignored=rows.ignored,
     )
 

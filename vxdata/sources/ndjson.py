@@ -28,6 +28,7 @@ from vxdata.sources.records import (
     ignored_columns,
     no_faults,
     resource_columns,
+    stray_columns,
 )
 
 PIECE_BYTES = 64 << 20
@@ -39,7 +40,7 @@ def read_ndjson(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
     """Read a file in pieces of whole lines.
 
     Raises:
-        InvalidInputError: it is empty, one JSON document, or a key belongs to no type.
+        InvalidInputError: it is empty, one JSON document, or a key belongs to no type (unless such rows are skipped).
     """
     line = 1
     for piece in _pieces(file.path):
@@ -164,7 +165,11 @@ def _batch_of(file: SourceFile, rows: list[dict[str, Any]], spec: TableSpec | No
     faults: list[_Fault] = []
     keys = dict.fromkeys(["identifier", *(key for row in rows for key in row if key != ROW)])
     columns = [pl.Series(ROW, [row[ROW] for row in rows], dtype=pl.Int64)]
-    for name in resource_columns(file, keys, rules):
+    stray = stray_columns(keys, rules) if rules.skips else {}
+    for row in rows:
+        own = stray.keys() & row.keys() if stray else ()
+        faults += [(row[ROW], name, json.dumps(row[name])[:MOST_SHOWN], stray[name]) for name in sorted(own)]
+    for name in resource_columns(file, [name for name in keys if name not in stray], rules):
         wanted = _dtype(name, spec)
         columns.append(pl.Series(name, [_checked(row, name, wanted, faults) for row in rows], dtype=wanted))
     wrong = pl.DataFrame(faults, schema=FAULT_SCHEMA, orient="row")

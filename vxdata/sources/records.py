@@ -45,12 +45,14 @@ class ReadingRules:
         text: how the text of cells is read.
         delimiter: what parts the cells of a CSV file; None for the one that finds a column ``identifier``.
         encoding: of a CSV file; None for UTF-8, or for what its byte order mark says.
+        skips: whether an NDJSON line with a key that belongs to no type is a fault of that row, and not of the file.
     """
 
     only: TableSpec | None = None
     text: TextRules = field(default_factory=TextRules)
     delimiter: str | None = None
     encoding: str | None = None
+    skips: bool = False
 
     @property
     def specs(self) -> list[TableSpec]:
@@ -141,16 +143,20 @@ def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRul
         InvalidInputError: a column belongs to no type; names the nearest ones. Or there are no identifiers.
     """
     names = [name for name in columns if name not in DERIVED_COLUMNS and name not in (*REJECT_COLUMNS, ROW)]
-    fields = [name for spec in rules.specs for name in spec.fields]
-    known = list(dict.fromkeys(["identifier", "parent_identifier", "license", *fields]))
-    for name in names:
-        if name not in known:
-            whose = rules.only.namespace if rules.only else "no type"
-            verb = "have no field" if rules.only else "has a field"
-            raise InvalidInputError(f"{file.name}: {whose} {verb} {name!r}.{did_you_mean(name, known)}")
+    for reason in stray_columns(names, rules).values():
+        raise InvalidInputError(f"{file.name}: {reason}")
     if "identifier" not in names:
         raise InvalidInputError(f"{file.name}: there is no column 'identifier'; it has {', '.join(columns) or 'none'}.")
     return names
+
+
+def stray_columns(columns: Iterable[str], rules: ReadingRules) -> dict[str, str]:
+    """Return the columns that belong to no type, each with that as a sentence, which names the nearest ones."""
+    fields = [name for spec in rules.specs for name in spec.fields]
+    known = list(dict.fromkeys(["identifier", "parent_identifier", "license", *fields]))
+    others = {*known, *DERIVED_COLUMNS, *REJECT_COLUMNS, ROW}
+    whose = f"{rules.only.namespace} have no field" if rules.only else "no type has a field"
+    return {name: f"{whose} {name!r}.{did_you_mean(name, known)}" for name in columns if name not in others}
 
 
 def ignored_columns(columns: Iterable[str]) -> frozenset[str]:
