@@ -84,7 +84,7 @@ def test_without_the_manifest_it_would_be_gone(client: Client, monkeypatch: pyte
     aged = open_client(client.uri, clock.patience())
     token = aged.snapshots.keep("paper").token
     forget(aged, clock)
-    monkeypatch.setattr("vxdata.lake.table.find_kept", lambda *_: None)
+    monkeypatch.setattr("vxdata.lake.kept.find_kept", lambda *_: None)
     with pytest.raises(NotFoundError):
         Client(client.uri, snapshot=token).patients.query().collect()
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from vxdata.catalog.table import METADATA_COLUMNS, table_spec
+from vxdata.catalog.table import METADATA_COLUMNS, table_spec, unit_of
 from vxdata.schemas.registry import registry
-from vxdata.sdk.fields import unit_of
 from vxdata_cli.shown import escaped, instant_text, shown_text
 
 if TYPE_CHECKING:

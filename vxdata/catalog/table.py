@@ -85,6 +85,13 @@ def table_spec(payload: type[Payload]) -> TableSpec:
     return TableSpec(payload, model_columns(payload))
 
 
+def unit_of(spec: TableSpec, name: str) -> str | None:
+    """Return the unit of a payload field, from `Field(json_schema_extra={"unit": ...})`."""
+    extra = spec.payload.model_fields[name].json_schema_extra if name in spec.fields else None
+    unit = extra.get("unit") if isinstance(extra, dict) else None
+    return None if unit is None else str(unit)
+
+
 def all_specs() -> list[TableSpec]:
     """Return the specs of all registered types, root first: a type is registered after its parents."""
     return [table_spec(cls) for cls in registry()]

@@ -4,16 +4,19 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from vxdata.catalog.table import TableSpec, all_specs
 from vxdata.errors import InvalidInputError, StorageError
-from vxdata.lake.commit import Patience
 from vxdata.lake.format import LakeFormat, find_place, make_lake, read_format, require_format
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 from vxdata.lake.token import LakeState
+
+if TYPE_CHECKING:
+    from vxdata.lake.commit import Patience
 
 _SETTLE_TRIES = 5
 _forked = threading.Event()
@@ -50,11 +53,18 @@ class Lake:
         patience: deadline and clocks of commits.
     """
 
-    def __init__(self, store: Store, patience: Patience | None = None) -> None:
-        self.store, self.patience = store, patience or Patience()
+    def __init__(self, store: Store, patience: "Patience | None" = None) -> None:
+        self.store, self._patience = store, patience
         self._tables: dict[str, Table] = {}
         self._format: LakeFormat | None = None
         self._may_write = self._is_absent = False
+
+    @cached_property
+    def patience(self) -> "Patience":
+        """Deadline and clocks of commits; what only reads does not load what commits."""
+        from vxdata.lake.commit import Patience
+
+        return self._patience or Patience()
 
     @property
     def lake_id(self) -> str:

@@ -17,9 +17,7 @@ from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
 from vxdata.lake.again import again
-from vxdata.lake.datafile import DataFile
 from vxdata.lake.faults import to_storage_error, translated
-from vxdata.lake.kept import find_kept, missing_files
 from vxdata.lake.log import METADATA_KEY, entry_key
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
@@ -27,6 +25,8 @@ from vxdata.schemas.columns import INSTANT, to_arrow_schema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+    from vxdata.lake.datafile import DataFile
 
 _CONFIGURATION = {
     "delta.dataSkippingNumIndexedCols": "-1",
@@ -101,6 +101,8 @@ class Table:
         Raises:
             NotFoundError: vacuum or log trimming took it.
         """
+        from vxdata.lake.kept import find_kept
+
         if version == NO_TABLE:
             return self._nothing()
         with self._lock:
@@ -130,6 +132,8 @@ class Table:
 
     def _missing_files(self, past: Snapshot) -> list[str]:
         """Return which files of a past state are gone; those that the newest state has are never deleted."""
+        from vxdata.lake.kept import missing_files
+
         live = self.snapshot().files["key"]
         superseded = past.files["key"].filter(~past.files["key"].is_in(live.implode()))
         return missing_files(self.store, self.spec.namespace, superseded)
@@ -280,7 +284,7 @@ class Table:
     def put_commit(
         self,
         base: Snapshot,
-        added: Sequence[DataFile],
+        added: "Sequence[DataFile]",
         removed: Sequence[Mapping[str, Any]],
         metadata: Mapping[str, Any],
         app_ids: Sequence[str] = (),

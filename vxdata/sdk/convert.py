@@ -4,21 +4,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 
 from vxdata.catalog.table import METADATA_COLUMNS, TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.lake.frames import Wanted, to_wanted
 from vxdata.schemas.instant import to_instant
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.resource import Resource
 from vxdata.schemas.response import ResourceResponse, response_class
 
+if TYPE_CHECKING:
+    from vxdata.lake.frames import Wanted
 
-def wanted_of(resources: Sequence[Resource]) -> dict[TableSpec, Wanted]:
+
+def wanted_of(resources: Sequence[Resource]) -> "dict[TableSpec, Wanted]":
     """Return resources as wanted states of their tables, root first."""
     by_spec: dict[TableSpec, list[Resource]] = {}
     for resource in resources:
@@ -26,7 +28,9 @@ def wanted_of(resources: Sequence[Resource]) -> dict[TableSpec, Wanted]:
     return {spec: _wanted(spec, by_spec[spec]) for spec in all_specs() if spec in by_spec}
 
 
-def _wanted(spec: TableSpec, resources: Iterable[Resource]) -> Wanted:
+def _wanted(spec: TableSpec, resources: Iterable[Resource]) -> "Wanted":
+    from vxdata.lake.frames import to_wanted
+
     rows = [
         {
             "identifier": r.identifier,
@@ -73,7 +77,7 @@ def plain(value: Any) -> Any:
 
 def wanted_changes(
     spec: TableSpec, identifier: str, changes: Mapping[str, Any] | Payload | None, license: Mapping[str, str | None]
-) -> Wanted:
+) -> "Wanted":
     """Return an update as a wanted state: only what was given.
 
     Args:
@@ -85,6 +89,8 @@ def wanted_changes(
     Raises:
         InvalidInputError: an unknown field or a value of a wrong type.
     """
+    from vxdata.lake.frames import to_wanted
+
     given = {**_validated(spec, changes), **license}
     columns = {"identifier": pl.String(), **{name: spec.columns[name] for name in given}}
     return to_wanted(spec, _frame(spec, [{"identifier": identifier, **given}], columns))
@@ -115,6 +121,8 @@ def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> 
 @cache
 def _changes_model(payload: type[Payload]) -> type[Payload]:
     """Return the payload model with no field required; its constraints and validators judge what is given."""
+    from pydantic import create_model
+
     required = {name: field for name, field in payload.model_fields.items() if field.is_required()}
     if not required:
         return payload

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from vxdata.catalog.table import METADATA_COLUMNS, PARTITION_COLUMN, TableSpec
+from vxdata.catalog.table import METADATA_COLUMNS, PARTITION_COLUMN, TableSpec, unit_of
 from vxdata.errors import NotFoundError
 from vxdata.expr.select import Select
 from vxdata.lake.faults import translated
@@ -59,13 +59,6 @@ def type_word(dtype: Any) -> str:
     if isinstance(dtype, pl.List):
         return f"list of {type_word(dtype.inner)}"
     return _WORDS[dtype.base_type()]
-
-
-def unit_of(spec: TableSpec, name: str) -> str | None:
-    """Return the unit of a payload field, from `Field(json_schema_extra={"unit": ...})`."""
-    extra = spec.payload.model_fields[name].json_schema_extra if name in spec.fields else None
-    unit = extra.get("unit") if isinstance(extra, dict) else None
-    return None if unit is None else str(unit)
 
 
 def _described(spec: TableSpec, name: str) -> tuple[str | None, str | None]:

@@ -1,4 +1,7 @@
-"""Namespaces: the verbs on the resources of one type, and `resources` for any type."""
+"""Namespaces: the verbs on the resources of one type, and `resources` for any type.
+
+What only some verbs need is imported in them, so that a process that reads does not load what writes.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -8,28 +11,21 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError
-from vxdata.expr.select import Select
-from vxdata.lake import create as creates
-from vxdata.lake import delete as deletes
-from vxdata.lake import restore as restores
 from vxdata.lake import scd2
-from vxdata.lake import update as updates
-from vxdata.lake import upsert as upserts
-from vxdata.lake.delete import DeleteReport
-from vxdata.lake.frames import to_wanted
-from vxdata.lake.past import describe_missing
-from vxdata.lake.restore import RestoreReport
-from vxdata.lake.upsert import UpsertOptions, UpsertReport
 from vxdata.schemas.identifiers import check_identifier, type_of
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.registry import registry
 from vxdata.schemas.resource import Resource
 from vxdata.schemas.response import ResourceResponse
-from vxdata.sdk.convert import to_responses, wanted_changes, wanted_of
-from vxdata.sdk.query import Query, read_instant
+from vxdata.sdk.convert import to_responses
 from vxdata.sdk.session import Session
 
 if TYPE_CHECKING:
+    from vxdata.lake.delete import DeleteReport
+    from vxdata.lake.lacking import UpsertOptions
+    from vxdata.lake.restore import RestoreReport
+    from vxdata.lake.upsert import UpsertReport
+    from vxdata.sdk.query import Query
     from vxdata.sdk.tree import Tree
 
 ResponseT = TypeVar("ResponseT", bound=ResourceResponse[Any])
@@ -73,6 +69,9 @@ class Resources(Generic[ResponseT]):
             InvalidInputError: a parent of a wrong type, or one identifier with two states.
             ConflictError: a parent was deleted at the same time.
         """
+        from vxdata.lake.create import create
+        from vxdata.sdk.convert import wanted_of
+
         if isinstance(resources, Resource):
             return self.create([resources], reason=reason)[0]
         stamp = self._session.stamp("create", reason)
@@ -84,7 +83,7 @@ class Resources(Generic[ResponseT]):
         if not resources:
             return []
         wanted = wanted_of(resources)
-        rows = creates.create(self._session.lake, wanted, stamp)
+        rows = create(self._session.lake, wanted, stamp)
         found = {r.identifier: r for spec in wanted for r in to_responses(spec, rows[spec.namespace])}
         return cast("list[ResponseT]", [found[resource.identifier] for resource in resources])
 
@@ -115,6 +114,8 @@ class Resources(Generic[ResponseT]):
             found |= {response.identifier: response for response in to_responses(spec, rows)}
         missing = [identifier for identifier in specs if identifier not in found]
         if missing:
+            from vxdata.lake.past import describe_missing
+
             words = describe_missing(self._session.view, pl.Series(missing), self._session.instant)
             raise NotFoundError(f"not found: {words}.")
         return cast("list[ResponseT]", [found[identifier] for identifier in asked])
@@ -196,16 +197,20 @@ class Resources(Generic[ResponseT]):
             ConflictError: the current version is not the expected one; nothing was written.
             InvalidInputError: an unknown field or a value of a wrong type.
         """
+        from vxdata.lake.update import update
+        from vxdata.sdk.convert import wanted_changes
+        from vxdata.sdk.query import read_instant
+
         stamp = self._session.stamp("update", reason)
         if license is not UNSET and license is not None and not isinstance(license, str):
             raise InvalidInputError(f"update: license={license!r}: a text or None is expected.")
         spec = self._spec_of(identifier)
         wanted = wanted_changes(spec, identifier, changes, {} if isinstance(license, _Unset) else {"license": license})
         expected = None if expected_valid_from is None else read_instant(expected_valid_from)
-        row = updates.update(self._session.lake, spec, wanted, expected, stamp)
+        row = update(self._session.lake, spec, wanted, expected, stamp)
         return cast("ResponseT", to_responses(spec, row)[0])
 
-    def delete(self, identifier: str, *, cascade: bool = False, reason: str | None = None) -> DeleteReport:
+    def delete(self, identifier: str, *, cascade: bool = False, reason: str | None = None) -> "DeleteReport":
         """Close the current version of a resource; its history stays, and it can be created again.
 
         Args:
@@ -218,10 +223,12 @@ class Resources(Generic[ResponseT]):
             InvalidInputError: it has live children and `cascade` is false; counts them.
             ConflictError: a child came while it was deleted.
         """
-        stamp = self._session.stamp("delete", reason)
-        return deletes.delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
+        from vxdata.lake.delete import delete
 
-    def restore(self, identifier: str, *, reason: str | None = None) -> RestoreReport:
+        stamp = self._session.stamp("delete", reason)
+        return delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
+
+    def restore(self, identifier: str, *, reason: str | None = None) -> "RestoreReport":
         """Bring back a deleted resource, and those descendants that the same delete closed, as new versions.
 
         They come back with their last content. A descendant that was created again meanwhile stays as it is, and the
@@ -236,8 +243,10 @@ class Resources(Generic[ResponseT]):
             NotFoundError: it never existed, or its parent is not live.
             ConflictError: a parent was deleted at the same time.
         """
+        from vxdata.lake.restore import restore
+
         stamp = self._session.stamp("restore", reason)
-        return restores.restore(self._session.lake, self._spec_of(identifier), identifier, stamp)
+        return restore(self._session.lake, self._spec_of(identifier), identifier, stamp)
 
     def _spec_of(self, identifier: str) -> TableSpec:
         return table_spec(registry().of_type(type_of(check_identifier(identifier))))
@@ -258,8 +267,11 @@ class Namespace(Resources[ResponseT]):
             )
         return spec
 
-    def query(self) -> Query[ResponseT]:
+    def query(self) -> "Query[ResponseT]":
         """Return a query over all resources of this type."""
+        from vxdata.expr.select import Select
+        from vxdata.sdk.query import Query
+
         return Query(self._session, Select(self._session.lake.store.uri, self._spec, fixed=self._session.fixed))
 
     def fields(self) -> pl.DataFrame:
@@ -297,7 +309,7 @@ class Namespace(Resources[ResponseT]):
         on_invalid: Literal["fail", "skip"] = "fail",
         batch_id: str | None = None,
         reason: str | None = None,
-    ) -> UpsertReport:
+    ) -> "UpsertReport":
         """Make many resources be as a frame says, column-wise and in one commit. Running it again changes nothing.
 
         Args:
@@ -321,6 +333,9 @@ class Namespace(Resources[ResponseT]):
         Raises:
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
         """
+        from vxdata.lake.frames import to_wanted
+        from vxdata.lake.upsert import upsert
+
         stamp = self._session.stamp("upsert", reason, batch_id)
         if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
             raise InvalidInputError(
@@ -328,7 +343,7 @@ class Namespace(Resources[ResponseT]):
             )
         options = upsert_options(missing, datasources, cascade, valid_from, on_invalid)
         wanted = {self._spec: to_wanted(self._spec, frame)}
-        return upserts.upsert(self._session.lake, wanted, options, stamp)[self._spec]
+        return upsert(self._session.lake, wanted, options, stamp)[self._spec]
 
 
 def listed_datasources(verb: str, datasources: Any) -> tuple[str, ...]:
@@ -363,12 +378,15 @@ def upsert_options(
     cascade: bool,
     valid_from: str | date | datetime | None,
     on_invalid: Literal["fail", "skip"],
-) -> UpsertOptions:
+) -> "UpsertOptions":
     """Return the options of an upsert, checked.
 
     Raises:
         InvalidInputError: a word that is none of the allowed ones, or no instant.
     """
+    from vxdata.lake.lacking import UpsertOptions
+    from vxdata.sdk.query import read_instant
+
     words = (("missing", missing, ("keep", "delete")), ("on_invalid", on_invalid, ("fail", "skip")))
     for name, value, allowed in words:
         if value not in allowed:

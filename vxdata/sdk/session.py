@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from vxdata.errors import InvalidInputError
-from vxdata.lake.batch import check_batch_id
-from vxdata.lake.commit import Stamp
 from vxdata.lake.lake import FixedView, Lake, View
+
+if TYPE_CHECKING:
+    from vxdata.lake.commit import Stamp
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class Session:
         snapshot = f" of the snapshot {self.view.state.to_text()}" if isinstance(self.view, FixedView) else ""
         return f"{snapshot}{past}".strip() or None
 
-    def stamp(self, operation: str, reason: str | None, batch_id: str | None = None) -> Stamp:
+    def stamp(self, operation: str, reason: str | None, batch_id: str | None = None) -> "Stamp":
         """Return the stamp of a write.
 
         Raises:
             InvalidInputError: the client is read-only, or the batch id is none.
         """
+        from vxdata.lake.batch import check_batch_id
+        from vxdata.lake.commit import Stamp
+
         if reason is not None and not isinstance(reason, str):
             raise InvalidInputError(f"reason={reason!r}: a text is expected, not {type(reason).__name__}.")
         if self.read_only:
