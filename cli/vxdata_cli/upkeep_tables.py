@@ -111,12 +111,14 @@ def compaction_table(report: "CompactionReport") -> list[Table | str]:
     if report.rounds.height:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("namespace")
-        for name in ("datasources", "files before", "files after", "rows", "folded", "MB before", "MB after"):
+        for name in ("datasources", "files", "rows", "folded", "MB"):
             table.add_column(name, justify="right")
         for (namespace,), rounds in report.rounds.group_by("namespace", maintain_order=True):
-            sums = (f"{int(rounds[name].sum()):,}" for name in ("files_before", "files_after", "rows", "folded"))
-            sizes = (f"{int(rounds[name].sum()) / 1e6:,.1f}" for name in ("bytes_before", "bytes_after"))
-            table.add_row(str(namespace), f"{rounds['datasource_id'].n_unique():,}", *sums, *sizes)
+            sums = rounds.sum().row(0, named=True)
+            files = f"{sums['files_before']:,} → {sums['files_after']:,}"
+            size = f"{sums['bytes_before'] / 1e6:,.1f} → {sums['bytes_after'] / 1e6:,.1f}"
+            count = f"{rounds['datasource_id'].n_unique():,}"
+            table.add_row(str(namespace), count, files, f"{sums['rows']:,}", f"{sums['folded']:,}", size)
         parts.append(table)
     trimmed = sum(report.trimmed.values())
     told = f"Checkpoints: {len(report.checkpoints)}. Log entries trimmed: {trimmed:,}."
