@@ -13,8 +13,9 @@ import pytest
 from tests.support.broken import RULES
 from tests.support.operations import OPERATIONS, tell
 from tests.support.points import Outcome, Point, Range, with_little_patience
-from tests.support.proxy import Proxy
+from tests.support.proxy import Fault, Kind, Proxy
 from tests.support.servers import Server
+from vxdata.errors import StorageError
 
 ENTRY = r"patients/_delta_log/\d{20}\.json$"
 MINUTES = float(os.environ.get("VXDATA_TORTURE_MINUTES", "30"))
@@ -69,6 +70,28 @@ def test_a_point_of_each_operation_ends_right_or_in_a_documented_error(range_: R
     done = {point: range_.run(point)}
     assert done[point].is_hit
     refuse_wrong(done)
+
+
+BROKEN_OFF: dict[str, tuple[Fault, Kind, str]] = {
+    "list kept": ("cut_body", "LIST", ""),
+    "drop": ("reset", "POST", ""),
+    "keep": ("lost_answer", "PUT", r"/snapshots/new"),
+    "history": ("cut_body", "GET", r"/_delta_log/"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+def test_an_answer_that_breaks_off_is_asked_for_again_where_no_client_does(range_: Range, name: str) -> None:
+    fault, kind, path = BROKEN_OFF[name]
+    outcome = range_.run(Point(name, fault, range_.number_of(name, kind, path)))
+    assert (outcome.is_hit, outcome.error, outcome.wrong) == (True, None, None)
+
+
+@pytest.mark.parametrize("path", [r"patients/_delta_log/\d{20}\.json$", r"\.parquet$", r"/_vxdata/lake.json"])
+def test_verify_takes_a_refusal_of_the_store_for_no_damage(range_: Range, path: str) -> None:
+    outcome = range_.run(Point("verify", 403, range_.number_of("verify", "GET", path)))
+    assert isinstance(outcome.error, StorageError)
+    assert not outcome.error.retryable
 
 
 def test_without_the_look_for_its_own_commit_a_lost_answer_would_fail_a_create(

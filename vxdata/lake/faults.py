@@ -39,7 +39,7 @@ _BROKEN = re.compile(
     r"error reading a body|(request or response|list response) body|IncompleteBody|error sending request"
 )
 _LATE = re.compile(r"timed out|client error \(Connect\)|ConnectError|Connection refused|dns error")
-_UNANSWERED = re.compile(r"(status code:|with status) (?!404)\d|PermissionDenied|Unauthenticated")
+_UNANSWERED = re.compile(r"(status code:|with status) (?!404)\d|already exists|PermissionDenied|Unauthenticated")
 _SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
