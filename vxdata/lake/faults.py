@@ -14,7 +14,7 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     (r"NoSuchBucket|bucket does not exist", "the bucket does not exist; check its name and the endpoint", False),
     (
         r"(?<![0-9A-Za-z])403(?![0-9A-Za-z])|AccessDenied|Forbidden|PermissionDenied|Unauthenticated|InvalidAccessKeyId|SignatureDoesNotMatch"
-        r"|ExpiredToken",
+        r"|ExpiredToken|lacked the necessary privileges",
         "access was denied; check the credentials (AWS_PROFILE), their rights on this bucket, and that they include "
         "s3:ListBucket: without it a missing key answers 403 too",
         False,
@@ -39,7 +39,9 @@ _BROKEN = re.compile(
     r"error reading a body|(request or response|list response) body|IncompleteBody|error sending request"
 )
 _LATE = re.compile(r"timed out|client error \(Connect\)|ConnectError|Connection refused|dns error")
-_UNANSWERED = re.compile(r"(status code:|with status) (?!404)\d|already exists|PermissionDenied|Unauthenticated")
+_UNANSWERED = re.compile(
+    r"(status code:|with status) (?!404)\d|already exists|PermissionDenied|Unauthenticated|necessary privileges"
+)
 _SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
