@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, files, generated, imports, ingest, queries, requests
+from benchmarks import engines, files, generated, imports, ingest, queries, requests, startup
 from benchmarks.measure import Race, Row
 
 console = Console(width=140)
@@ -50,6 +50,8 @@ def main(chosen: set[str]) -> None:
         work, lake = Path(folder), Path(folder) / "lake"
         if "imports" in chosen:
             show("Import", imports.measure())
+        if "startup" in chosen:
+            show("Starting up", startup.measure(work))
         if chosen & {"ingest", "queries", "engines"}:
             show("Ingest", ingest.measure(work, lake, runs=3 if "ingest" in chosen else 1))
         if "files" in chosen:
@@ -73,4 +75,4 @@ def main(chosen: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]) or {"imports", "ingest", "queries", "engines", "files", "requests"})
+    main(set(sys.argv[1:]) or {"imports", "startup", "ingest", "queries", "engines", "files", "requests"})

@@ -117,6 +117,16 @@ class Run:
     result: Any
 
 
+def processor_seconds(*command: str, **environment: str) -> float:
+    """Run a program and return the processor time that it took; what it prints is thrown away."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a benchmark failed with {process.returncode}: {' '.join(command)}")
+    return usage.ru_utime + usage.ru_stime
+
+
 def in_process(code: str, *arguments: str) -> Run:
     """Run Python code in a process of its own; what it prints last is read as JSON."""
     start = time.perf_counter()

@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import typer
 
 from tests.support.cli import (
     VXDATA,
@@ -28,6 +30,8 @@ from tests.support.cli import (
 from tests.support.proxy import Proxy
 from vxdata import errors
 from vxdata.errors import CommitUnknownError, StorageError, VxDataError
+from vxdata.schemas import Resource
+from vxdata.sdk import Client
 from vxdata_cli import main
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
@@ -83,6 +87,33 @@ def test_wrong_usage_ends_with_2_and_names_the_way_out(args: list[str]) -> None:
     done = run(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--help" in done.stderr or "-h" in done.stderr
+
+
+def commands_of(group: Any, *path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return the commands below a group by what is typed, each with its options by their long names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, *path, name)
+        else:
+            yield " ".join([*path, name]), {option: p for p in command.params for option in p.opts}
+
+
+OPTIONS = dict(commands_of(typer.main.get_command(main.app)))
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_each_command_speaks_as_asked_and_takes_a_profile_where_it_opens_a_lake(command: str) -> None:
+    expected = {"--json", "--quiet", "--debug"} - ({"--json"} if command == "demo" else set())
+    expected |= {"--profile"} if "--uri" in OPTIONS[command] else set()
+    assert expected - OPTIONS[command].keys() == set()
+
+
+def test_a_profile_after_the_command_is_that_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vxdata.toml").write_text(f"[profiles.lab]\nuri = '{tmp_path}/lab'\n")
+    monkeypatch.chdir(tmp_path)
+    shown = [run(*args).stderr for args in (("--profile", "lab", "info"), ("info", "--profile", "lab"))]
+    assert shown[0] == shown[1]
+    assert f"no lake at {tmp_path}/lab" in shown[0]
 
 
 # ---- errors
@@ -210,6 +241,38 @@ def test_one_interrupt_ends_it_with_130_and_leaves_a_usable_lake(tmp_path: Path)
     assert process.wait() == 130
     assert "Note: Interrupted." in written
     assert "Traceback" not in written
+
+
+def test_an_interrupt_in_the_middle_of_a_load_leaves_the_lake_whole_and_the_same_command_goes_on(
+    tmp_path: Path,
+) -> None:
+    lake, rows = tmp_path / "lake", 150_000
+    Client(lake).datasources.create(Resource(identifier="datasource/d"))
+    numbers = pl.DataFrame({"n": range(rows)})
+    patients = numbers.select(
+        pl.format("patient/{}", "n").alias("identifier"), parent_identifier=pl.lit("datasource/d")
+    )
+    patients.write_parquet(tmp_path / "patients.parquet")
+    args = ("ingest", tmp_path / "patients.parquet", "--uri", lake)
+    process, terminal = start_on_terminal(*args)
+    read_terminal(terminal, until=f"load {rows:,} rows")
+    process.send_signal(signal.SIGINT)
+    assert "Note: Interrupted." in plain(read_terminal(terminal))
+    os.close(terminal)
+    assert process.wait() == 130
+    client = Client(lake)
+    assert client.verify().ok
+    assert client.patients.query().count() == 0  # it was stopped before its commit
+    assert run(*args, "-q").returncode == 0
+    assert client.patients.query().count() == rows
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    Client(tmp_path / "lake").datasources.create(Resource(identifier="datasource/d"))
+    with Path("/dev/full").open("w") as full:
+        command = [*VXDATA, "get", "datasource/d", "--uri", str(tmp_path / "lake")]
+        done = subprocess.run(command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (6, "Error: the system refused it: No space left on device.\n")
 
 
 @pytest.fixture

@@ -161,12 +161,17 @@ def test_a_file_imports_only_to_its_left(path: Path) -> None:
 HEAVY = ["boto3", "botocore", "typer", "deltalake", "pyarrow", "obstore", "rich", "duckdb", "idc_index_data"]
 
 
-def loaded_by(statement: str) -> set[str]:
-    """Return the top-level modules that a statement loads in a fresh process."""
-    code = f"import sys; {statement}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+def modules_loaded_by(statement: str) -> set[str]:
+    """Return the modules that a statement loads in a fresh process."""
+    code = f"import sys; {statement}; print('loaded:', *sys.modules)"
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    return set(done.stdout.split())
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that a statement loads in a fresh process."""
+    return {name.partition(".")[0] for name in modules_loaded_by(statement)}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +184,50 @@ def loaded_by(statement: str) -> set[str]:
 )
 def test_an_import_of_the_sdk_loads_nothing_heavy(statement: str) -> None:
     assert not loaded_by(statement) & set(HEAVY)
+
+
+WRITING = ["commit", "datafile", "frames", "change", "create", "update", "upsert", "delete", "restore", "revert"]
+WRITING += ["compact", "vacuum", "verify", "erase", "kept", "archive", "audit", "batch"]
+
+
+@pytest.fixture(scope="module")
+def small_lake(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = str(tmp_path_factory.mktemp("small") / "lake")
+    Client(uri).datasources.create(schemas.Resource(identifier="datasource/d"))
+    return uri
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "from vxdata.sdk import Client; Client({uri!r}).resources.retrieve('datasource/d')",
+        "from vxdata.sdk import Client, F; Client({uri!r}).datasources.query().filter(F.name == None).collect()",
+        "from vxdata_cli.main import app; app(['get', 'datasource/d', '--uri', {uri!r}], standalone_mode=False)",
+    ],
+    ids=["retrieve", "query", "vxdata get"],
+)
+def test_a_read_of_a_local_lake_loads_nothing_that_writes_and_no_client_of_a_store(small_lake: str, read: str) -> None:
+    loaded = modules_loaded_by(read.format(uri=small_lake))
+    heavy = {*HEAVY} - {"deltalake"} - ({"typer"} if "vxdata_cli" in read else set())
+    assert "deltalake" in loaded
+    assert not {name.partition(".")[0] for name in loaded} & heavy
+    assert not loaded & {f"vxdata.lake.{name}" for name in WRITING}
+
+
+def test_each_module_that_a_read_must_not_load_exists() -> None:
+    assert [name for name in WRITING if not (ROOT / "vxdata" / "lake" / f"{name}.py").is_file()] == []
+
+
+def test_a_response_class_is_made_when_it_is_first_asked_for() -> None:
+    count = "print(len(response.ResourceResponse.__subclasses__()))"
+    code = f"from vxdata.schemas import response; {count}; response.PatientResponse; {count}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before <= 1 < after < 5
+    one = response.PatientResponse
+    assert (one.__module__, one.__qualname__, pickle.loads(pickle.dumps(one)) is one) == (
+        "vxdata.schemas.response", "PatientResponse", True,
+    )  # fmt: skip
 
 
 def test_the_schemas_load_nothing_that_reads_or_writes() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vxdata_cli.options import Debug, Json, Quiet, Uri
+from vxdata_cli.options import Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def log(
         str | None, typer.Option("--namespace", metavar="NAME", help="Only those of one type, such as volumes.")
     ] = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -56,6 +57,7 @@ def log(
 def restore(
     identifier: Annotated[str, typer.Argument(metavar="IDENTIFIER", help="The deleted resource.")],
     uri: Uri = None,
+    profile: Profile = None,
     reason: Reason = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -80,6 +82,7 @@ def revert(
     commit_id: Annotated[str, typer.Argument(metavar="COMMIT_ID", help="The operation, as 'vxdata log' shows it.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
     uri: Uri = None,
+    profile: Profile = None,
     reason: Reason = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vxdata_cli.options import Debug, Index, NoProgress, refuse_empty
+from vxdata_cli.options import Debug, Index, NoProgress, Profile, Quiet, refuse_empty
 from vxdata_cli.out import Begin, out
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def demo(
         ),
     ] = None,
     index: Index = None,
+    profile: Profile = None,
+    quiet: Quiet = False,
     no_progress: NoProgress = False,
     debug: Debug = False,
 ) -> None:

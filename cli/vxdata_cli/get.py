@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vxdata_cli.options import AsOf, Debug, Json, Quiet, Uri
+from vxdata_cli.options import AsOf, Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def get(
     identifiers: Annotated[list[str], typer.Argument(metavar="IDENTIFIER", help="Resources, such as patient/BB00017.")],
     as_of: AsOf = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -55,6 +56,7 @@ def history(
     identifier: Identifier,
     as_of: AsOf = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -74,6 +76,7 @@ def tree(
     ] = 20,
     as_of: AsOf = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

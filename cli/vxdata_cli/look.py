@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vxdata_cli.options import Debug, Json, Quiet, Uri
+from vxdata_cli.options import Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def schema(
         str | None, typer.Argument(metavar="TYPE", help="A type, such as volumes (default: list the types).")
     ] = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -47,7 +48,9 @@ def schema(
         out.text({**_about(cls), "fields": fields.to_dicts()}, _field_lines(cls, fields))
 
 
-def info(uri: Uri = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+def info(
+    uri: Uri = None, profile: Profile = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """Show the state of a lake: what its tables hold, how it lies in files, and what wants upkeep."""
     from vxdata.sdk import Client
 

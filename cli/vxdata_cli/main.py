@@ -3,11 +3,13 @@
 Heavy modules (Polars, the SDK) are imported inside the commands, so that `vxdata --help` is quick.
 """
 
+import errno
 import gc
 import logging
+import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -112,18 +114,40 @@ def root(
 
 def main() -> None:
     """Run the command line, and turn whatever ends it into one sentence and an exit code."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for them reads all installed packages
     gc.set_threshold(50_000, 20, 20)  # imports make many objects and no garbage: a fifth of the start-up time
     _accept_any_text()
     end_at_second_interrupt()
     logging.getLogger("vxdata").addHandler(WarningsToOut())
+    _end_at_once(_run())
+
+
+def _run() -> int:
+    """Run the command that the arguments name; return the exit code."""
     try:
         app(prog_name="vxdata")
     except SystemExit as end:
         if end.code == INTERRUPTED:
             out.note("Interrupted. What was committed stays; the same command goes on from there.")
-        raise
+        return end.code if isinstance(end.code, int) else FAILED if end.code else 0
     except Exception as error:  # noqa: BLE001  # the last line of defence; --debug shows the traceback
-        sys.exit(report(error))
+        return report(error)
+    return 0
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End the process without taking it apart piece by piece, which with Polars loaded takes as long as a look-up.
+
+    Nothing waits for it: files are closed and synced where they are written, temporary folders are removed by then.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:  # a full disk is told; a reader who is gone has seen enough
+            code = code or FAILED
+            if stream is sys.stdout and error.errno != errno.EPIPE:
+                out.error(f"the output cannot be written: {error.strerror or error}.")
+    os._exit(code)
 
 
 def report(error: Exception) -> int:
@@ -133,6 +157,10 @@ def report(error: Exception) -> int:
     if isinstance(error, VxDataError):
         out.error(str(error))
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+    if isinstance(error, OSError):
+        named = f"{error.filename}: " if error.filename else ""
+        out.error(f"the system refused it: {named}{error.strerror or error}.")
+        return dict(EXIT_CODES)[StorageError]
     remedy = "Please report it." if out.debug else "Run the same command with --debug and report what it shows."
     out.error(f"this is a bug in VxData: {type(error).__name__}: {error}. {remedy}")
     return FAILED

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vxdata_cli.jobs import exit_code_of, job_log
-from vxdata_cli.options import Debug, Json, NoProgress, Quiet, Uri
+from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Uri
 from vxdata_cli.out import out
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
@@ -44,6 +44,7 @@ def compact(
     ] = None,
     reason: Reason = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -73,6 +74,7 @@ def compact(
 def maintain(
     reason: Reason = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -105,6 +107,7 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Erase without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,

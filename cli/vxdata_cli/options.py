@@ -42,7 +42,7 @@ Profile = Annotated[
         metavar="NAME",
         callback=_set_profile,
         autocompletion=complete_profiles,
-        help="The profile of vxdata.toml whose settings hold.",
+        help="The profile of vxdata.toml whose settings hold (also before the command).",
     ),
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]

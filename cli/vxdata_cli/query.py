@@ -9,7 +9,7 @@ import typer
 from vxdata.errors import InvalidInputError
 from vxdata_cli.ask import WHERE_HELP, arranged, filtered, namespace_of, only_one
 from vxdata_cli.export import Format, as_text, format_of, write_file, write_stdout
-from vxdata_cli.options import AsOf, Debug, Json, Quiet, Uri
+from vxdata_cli.options import AsOf, Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def query(
     python: Annotated[bool, typer.Option("--python", help="Print the same question in Python.")] = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the same question in SQL (docs/sql.md).")] = False,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -97,6 +98,7 @@ def funnel(
     where: Where = None,
     as_of: AsOf = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vxdata_cli.options import Debug, Json, NoProgress, Quiet, Uri
+from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
 A_PERSON_IS_NEEDED = 8
@@ -57,6 +57,7 @@ def vacuum(
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the files; otherwise they are only shown.")] = False,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -81,6 +82,7 @@ def vacuum(
 
 def verify(
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -102,7 +104,9 @@ def verify(
 
 
 @snapshots_app.command("list", epilog="Examples:\n\n  $ vxdata snapshots list\n  $ vxdata snapshots list --json")
-def list_snapshots(uri: Uri = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+def list_snapshots(
+    uri: Uri = None, profile: Profile = None, as_json: Json = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
     """List what is kept, oldest first."""
     from vxdata.sdk import Client
     from vxdata_cli.tables import frame_table
@@ -124,6 +128,7 @@ def keep_snapshot(
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why it is kept.")] = None,
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -142,6 +147,7 @@ def keep_snapshot(
 def drop_snapshot(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a kept snapshot.", show_default=False)],
     uri: Uri = None,
+    profile: Profile = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -78,7 +78,6 @@ def upsert(
     """
     lake.prepare_write(needs_lake=False)
     if stamp.batch_id is not None:
-        lake.prepare_write(needs_lake=False)
         begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
         stamp = replace(stamp, commit_id=begun or stamp.commit_id)
     foreseen = _validated(lake, wanted, options, stamp)

@@ -16,7 +16,7 @@ class Resource(BaseModel):
     The payload is the payload model, or a mapping that is checked against the model that the identifier's type names.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     identifier: str
     parent_identifier: str | None = None

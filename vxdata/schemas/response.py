@@ -1,7 +1,7 @@
 """Responses: what a caller gets back, one version of one resource, frozen."""
 
 from functools import cache
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -55,65 +55,54 @@ class ResourceResponse(BaseModel, Generic[PayloadT]):
     payload: PayloadT
 
 
-class DatasourceResponse(ResourceResponse[p.DatasourcePayload]):
-    """One version of a datasource."""
+if TYPE_CHECKING:
 
+    class DatasourceResponse(ResourceResponse[p.DatasourcePayload]):
+        """One version of a datasource."""
 
-class PatientResponse(ResourceResponse[p.PatientPayload]):
-    """One version of a patient."""
+    class PatientResponse(ResourceResponse[p.PatientPayload]):
+        """One version of a patient."""
 
+    class ImagingStudyResponse(ResourceResponse[p.ImagingStudyPayload]):
+        """One version of an imaging study."""
 
-class ImagingStudyResponse(ResourceResponse[p.ImagingStudyPayload]):
-    """One version of an imaging study."""
+    class VolumeResponse(ResourceResponse[p.VolumePayload]):
+        """One version of a volume."""
 
+    class AnnotationSessionResponse(ResourceResponse[p.AnnotationSessionPayload]):
+        """One version of an annotation session."""
 
-class VolumeResponse(ResourceResponse[p.VolumePayload]):
-    """One version of a volume."""
+    class PiradsAssessmentResponse(ResourceResponse[p.PiradsAssessmentPayload]):
+        """One version of a PI-RADS assessment."""
 
+    class PathologySpecimenResponse(ResourceResponse[p.PathologySpecimenPayload]):
+        """One version of a pathology specimen."""
 
-class AnnotationSessionResponse(ResourceResponse[p.AnnotationSessionPayload]):
-    """One version of an annotation session."""
+    class PathologyAssessmentResponse(ResourceResponse[p.PathologyAssessmentPayload]):
+        """One version of a pathology assessment."""
 
+    class PsaMeasurementResponse(ResourceResponse[p.PsaMeasurementPayload]):
+        """One version of a PSA measurement."""
 
-class PiradsAssessmentResponse(ResourceResponse[p.PiradsAssessmentPayload]):
-    """One version of a PI-RADS assessment."""
+    class DiagnosticReportResponse(ResourceResponse[p.DiagnosticReportPayload]):
+        """One version of a diagnostic report."""
 
+else:
 
-class PathologySpecimenResponse(ResourceResponse[p.PathologySpecimenPayload]):
-    """One version of a pathology specimen."""
-
-
-class PathologyAssessmentResponse(ResourceResponse[p.PathologyAssessmentPayload]):
-    """One version of a pathology assessment."""
-
-
-class PsaMeasurementResponse(ResourceResponse[p.PsaMeasurementPayload]):
-    """One version of a PSA measurement."""
-
-
-class DiagnosticReportResponse(ResourceResponse[p.DiagnosticReportPayload]):
-    """One version of a diagnostic report."""
-
-
-_STANDARD: dict[type[Payload], type[ResourceResponse[Payload]]] = {
-    p.DatasourcePayload: DatasourceResponse,
-    p.PatientPayload: PatientResponse,
-    p.ImagingStudyPayload: ImagingStudyResponse,
-    p.VolumePayload: VolumeResponse,
-    p.AnnotationSessionPayload: AnnotationSessionResponse,
-    p.PiradsAssessmentPayload: PiradsAssessmentResponse,
-    p.PathologySpecimenPayload: PathologySpecimenResponse,
-    p.PathologyAssessmentPayload: PathologyAssessmentResponse,
-    p.PsaMeasurementPayload: PsaMeasurementResponse,
-    p.DiagnosticReportPayload: DiagnosticReportResponse,
-}
+    def __getattr__(name: str) -> Any:
+        """Make the response class of a standard type when it is first asked for: a process uses a few of them."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return response_class(getattr(p, name.replace("Response", "Payload")))
 
 
 @cache
 def response_class(payload: type[Payload]) -> type[ResourceResponse[Payload]]:
-    """Return the response class of a payload class; one is made for a team's own type."""
-    if payload in _STANDARD:
-        return _STANDARD[payload]
-    name = payload.__name__.removesuffix("Payload") + "Response"
+    """Return the response class of a payload class; it is made when it is first needed."""
     base = ResourceResponse[payload]  # type: ignore[valid-type]
-    return create_model(name, __base__=base, __module__=payload.__module__)
+    return create_model(
+        payload.__name__.removesuffix("Payload") + "Response",
+        __base__=base,
+        __module__=__name__ if payload.__module__ == p.__name__ else payload.__module__,
+        __doc__=f"One version of one {payload.payload_type}, as its payload tells: {payload.__doc__}",
+    )

@@ -8,7 +8,6 @@ By hand, not by pydantic-settings: each value says where it came from, and an im
 """
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -154,6 +153,8 @@ def _files() -> Iterator[SettingsFile]:
 
 
 def _read(path: Path, is_project: bool) -> SettingsFile:
+    import tomllib
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
