@@ -155,6 +155,20 @@ def test_a_folded_past_tells_the_same(copy: Client) -> None:
     assert events_in(folded(rows), VOLUMES) == events_in(rows, VOLUMES)
 
 
+def test_a_past_that_was_compacted_tells_the_same_with_who_and_why(copy: Client) -> None:
+    copy.resources.create(volume(DELETED, {"volume_type": "SEG"}), reason="consent given again")
+    copy.volumes.update(DELETED, {"modality": "SEG"}, reason="modality was missing")
+    copy.volumes.delete(DELETED, reason="withdrawn for good")
+    before = copy.resources.changes(DELETED)
+    assert copy.compact("volumes").is_changed
+    assert copy._session.view.snapshot(VOLUMES).closing_files.is_empty()
+    folded = Client(copy.uri).resources.changes(DELETED)
+    assert folded.equals(before)
+    deletes = folded.filter(pl.col("operation") == "deleted")
+    assert deletes.select("author", "reason").rows() == [("ann", "consent withdrawn"), ("bob", "withdrawn for good")]
+    assert document("history", DELETED, "--uri", copy.uri)["changes"][-1]["reason"] == "withdrawn for good"
+
+
 def test_authors_and_reasons_are_found_in_the_archive_too(tmp_path: Path) -> None:
     client = Client(tmp_path / "lake", author="ann")
     client.resources.create(Resource(identifier="datasource/a"), reason="r0")
