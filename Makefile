@@ -48,7 +48,7 @@ bench: $(VENV)/.ready ## ratios against named peers, S3 request counts
 
 bench-large: $(VENV)/.ready ## the same questions of 10 million generated volumes (some minutes)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-bench.lock
-	$(BIN)/python -m benchmarks large
+	$(BIN)/python -m benchmarks large upkeep-large
 
 lock: $(UV) ## resolve the dependencies anew
 	$(UV) pip compile pyproject.toml --upgrade --group dev --all-extras --universal --generate-hashes --python-version 3.11 \

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, files, generated, imports, ingest, queries, requests, startup
+from benchmarks import engines, files, generated, imports, ingest, merge, queries, requests, startup, upkeep
 from benchmarks.measure import Race, Row
 
 console = Console(width=140)
@@ -64,6 +64,13 @@ def main(chosen: set[str]) -> None:
             show_races("Engines over the same files, IDC", engines.filters(lake, engines.IDC, runs=11))
             show_races("Subqueries, IDC", engines.subqueries(lake, engines.IDC, runs=11))
             show("Planning, IDC", engines.planning(lake, engines.IDC))
+        if "upkeep" in chosen:
+            rows, races = upkeep.measure(work)
+            show("Upkeep", [*rows, *merge.measure(work)])
+            show_races("Current queries after compaction", races)
+            console.print(merge.requests())
+        if "upkeep-large" in chosen:
+            show("Upkeep, 10 million", [*upkeep.measure_large(work), *merge.measure_large(work)])
         if "large" in chosen:
             large = work / "large"
             console.print(f"{generated.ROWS:,} volumes were upserted in {generated.make_lake(large):.0f} s")
@@ -75,4 +82,4 @@ def main(chosen: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]) or {"imports", "startup", "ingest", "queries", "engines", "files", "requests"})
+    main(set(sys.argv[1:]) or {"imports", "startup", "ingest", "queries", "engines", "files", "upkeep", "requests"})

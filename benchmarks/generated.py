@@ -7,7 +7,7 @@ import polars as pl
 
 from vxdata.sdk import Client
 
-ROWS, DATASOURCES = 10_000_000, 20
+ROWS, DATASOURCES, CHUNK_ROWS = 10_000_000, 20, 500_000
 VOLUMES_OF_A_STUDY, STUDIES_OF_A_PATIENT = 50, 4
 TYPES = ("T1", "T2", "ADC", "DWI", "SEG", "T2 FLAIR", "DCE", "CT", "PET", "localizer")
 PLANES = ("transversal", "sagittal", "coronal")
@@ -29,9 +29,20 @@ def make_lake(lake: Path, rows: int = ROWS) -> float:
     return seconds
 
 
-def chunk(source: str, rows: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Return the patients, studies and volumes of one datasource."""
-    numbers = pl.select(n=pl.int_range(rows, dtype=pl.Int64))
+def make_partition(lake: Path | str, rows: int, source: str = "g00") -> None:
+    """Write a lake of one datasource, so that one partition holds all volumes."""
+    client = Client(lake)
+    client.datasources.upsert(pl.DataFrame({"identifier": [f"datasource/{source}"]}))
+    for start in range(0, rows, CHUNK_ROWS):
+        patients, studies, volumes = chunk(source, min(CHUNK_ROWS, rows - start), start)
+        client.patients.upsert(patients)
+        client.imaging_studies.upsert(studies)
+        client.volumes.upsert(volumes)
+
+
+def chunk(source: str, rows: int, start: int = 0) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return the patients, studies and volumes of one datasource, or of a part of it that begins at a patient."""
+    numbers = pl.select(n=pl.int_range(start, start + rows, dtype=pl.Int64))
     study = pl.col("n") // VOLUMES_OF_A_STUDY
     names = numbers.with_columns(
         study=_name(source, study), patient=_name(source, study // STUDIES_OF_A_PATIENT), volume=_name(source, "n")

@@ -42,11 +42,12 @@ def measure(collections: tuple[str, ...] = ("prostatex", "nlst")) -> Table:
             ),
         }
         for words, operation in operations.items():
-            table.add_row(words, *_count(proxy, operation))
+            table.add_row(words, *count(proxy, operation))
     return table
 
 
-def _count(proxy: Proxy, operation: Callable[[], Any]) -> list[str]:
+def count(proxy: Proxy, operation: Callable[[], Any]) -> list[str]:
+    """Return the cells of one operation: requests by kind, KiB read and written."""
     proxy.reset()
     operation()
     seen = proxy.requests()

@@ -31,6 +31,7 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.columns import INSTANT
 
 _NAMED = ["identifier", "closes"]
+_SEARCHED_ROWS = 1_000_000
 NO_CLOSINGS = pl.DataFrame(schema={"identifier": pl.String(), "closes": INSTANT})
 
 
@@ -146,17 +147,31 @@ def _targets(base: Snapshot, facts: pl.DataFrame) -> tuple[list[tuple[str, str]]
     """Return which file closes versions in which file, and the closings that name a version in no file."""
     keys = {base.file_url(key): key for key in facts["key"]}
     tail = base.rows_of(_files(base, facts.filter(pl.col("kind") == TAIL)), path_column=":from")
-    closings = base.collect(tail.filter(pl.col("closes").is_not_null()).select(*_NAMED, ":from"))
+    closings = base.collect(tail.filter(pl.col("closes").is_not_null()).select(*_NAMED, ":from")).with_row_index(":n")
     low, high = (closings["identifier"].min() or "", closings["identifier"].max() or "")
     reached = facts.filter((pl.col("low") <= str(high)) & (pl.col("high") >= str(low)))
-    rows = base.rows_of(_files(base, reached), path_column=":to")
-    names = closings["identifier"].unique()
+    found = pl.concat(_versions_in(base, files, closings) for files in _by_rows(reached))
+    edges = found.join(closings.select(":n", ":from"), on=":n").select(":from", ":to").unique()
+    gone = closings.join(found, on=":n", how="anti").select(_NAMED).unique()
+    return [(keys[one], keys[other]) for one, other in edges.iter_rows()], gone
+
+
+def _by_rows(facts: pl.DataFrame) -> list[pl.DataFrame]:
+    """Return files in groups of so many rows that their identifiers fit into memory; one group if there are none."""
+    group = pl.col("rows").cum_sum() // _SEARCHED_ROWS
+    return [files for _, files in facts.group_by(group, maintain_order=True)] or [facts]
+
+
+def _versions_in(base: Snapshot, facts: pl.DataFrame, closings: pl.DataFrame) -> pl.DataFrame:
+    """Return the closings (`:n`) that name a version in some files, each with the file (`:to`) of that version.
+
+    No identifiers: one text that is kept keeps the memory of its whole column.
+    """
+    rows, names = base.rows_of(_files(base, facts), path_column=":to"), closings["identifier"].unique()
     if len(names) <= FEW:  # so that row groups are skipped
         rows = rows.filter(pl.col("identifier").is_in(names.to_list()))
     versions = rows.select("identifier", pl.col("valid_from").alias("closes"), ":to")
-    found = base.collect(versions.join(closings.lazy(), on=_NAMED, how="inner"))
-    edges = [(keys[one], keys[other]) for one, other in found.select(":from", ":to").unique().iter_rows()]
-    return edges, closings.join(found, on=_NAMED, how="anti").select(_NAMED).unique()
+    return base.collect(versions.join(closings.lazy(), on=_NAMED, how="inner").select(":n", ":to"))
 
 
 def _covering(facts: pl.DataFrame, gone: pl.DataFrame) -> set[str]:

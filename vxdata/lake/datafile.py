@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 8_000
 FILE_ROWS = 250_000
+_ENCODED_ROWS = 8 * ROW_GROUP_ROWS
 SORT_COLUMNS = ("identifier", "valid_from")
 _WRITERS, _READERS = 4, 4
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
@@ -92,14 +93,17 @@ def encode_parquet(frame: pl.DataFrame) -> bytes:
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(
-        to_plain_arrow(frame, frame.schema),
+    writer = pq.ParquetWriter(
         sink,
-        row_group_size=ROW_GROUP_ROWS,
+        to_arrow_schema(frame.schema),
         compression="zstd",
         sorting_columns=[pq.SortingColumn(frame.columns.index(name)) for name in SORT_COLUMNS],
         write_page_checksum=True,
     )
+    with writer:
+        for start in range(0, max(frame.height, 1), _ENCODED_ROWS):  # so that little is in memory twice
+            part = to_plain_arrow(frame.slice(start, _ENCODED_ROWS), frame.schema)
+            writer.write_table(part, row_group_size=ROW_GROUP_ROWS)
     return sink.getvalue()
 
 

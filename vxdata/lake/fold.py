@@ -15,7 +15,7 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.lake import scd2
-from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, DataFile, checked_folder, write_data_file
+from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, DataFile, checked_folder, to_plain_arrow, write_data_file
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.spans import Span, plan_spans
 
@@ -93,11 +93,11 @@ class _Reader:
 
     def spans(self) -> list[Span]:
         """Return the spans to go through."""
-        sample = [self._small["identifier"].gather_every(_SAMPLE_ROWS)]
+        sample = self._small["identifier"].gather_every(_SAMPLE_ROWS).to_list()
         for key in self._full["key"]:  # one file after another: all identifiers at once may be too many
             identifiers = self._rows(self._full.filter(pl.col("key") == key)).select("identifier").collect()
-            sample.append(identifiers.to_series().gather_every(_SAMPLE_ROWS))
-        return plan_spans(pl.concat(sample), _SPAN_ROWS // _SAMPLE_ROWS, self._chosen.kept)
+            sample += identifiers.to_series().gather_every(_SAMPLE_ROWS).to_list()
+        return plan_spans(pl.Series(sample, dtype=pl.String), _SPAN_ROWS // _SAMPLE_ROWS, self._chosen.kept)
 
     def read(self, span: Span) -> pl.DataFrame:
         """Return the rows of a span."""
@@ -106,10 +106,15 @@ class _Reader:
 
     def folded(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that stand for those of a span, sorted."""
-        own, others = rows.lazy(), self._rows(_reached(span, self._chosen.closing)).filter(span.holds())
-        closings = (part.filter(pl.col("closes").is_not_null()).select(_CLOSING) for part in (own, others))
-        folded = scd2.fold(own, pl.concat(closings), self._chosen.gone.lazy())
-        return folded.select(list(self._base.columns)).sort(SORT_COLUMNS).collect()
+        others = self._rows(_reached(span, self._chosen.closing)).filter(span.holds())
+        closings = pl.concat(
+            part.filter(pl.col("closes").is_not_null()).select(_CLOSING).collect() for part in (rows.lazy(), others)
+        )
+        # the rules change only rows whose identifier has a closing, which most have not
+        is_closed = rows["identifier"].is_in(closings["identifier"].unique().implode())
+        folded = scd2.fold(rows.filter(is_closed).lazy(), closings.lazy(), self._chosen.gone.lazy())
+        columns = list(self._base.columns)
+        return pl.concat([rows.filter(~is_closed).select(columns), folded.select(columns).collect()]).sort(SORT_COLUMNS)
 
 
 def _reached(span: Span, facts: pl.DataFrame) -> pl.DataFrame:
@@ -126,11 +131,11 @@ class _Waiting:
         self.height = 0
 
     def add(self, rows: pl.DataFrame) -> list[pl.DataFrame]:
-        """Take rows; return the full files that came together. One file's worth stays, so that no last one is small."""
+        """Take rows; return the full files that came together. Half a file's worth stays: no last one is small."""
         self._parts.append(rows)
         self.height += rows.height
         full = []
-        while self.height >= 2 * self._file_rows:
+        while self.height >= self._file_rows + -(-self._file_rows // 2):
             together = pl.concat(self._parts)
             full.append(together.head(self._file_rows))
             self._parts, self.height = [together.slice(self._file_rows)], self.height - self._file_rows
@@ -144,6 +149,14 @@ class _Waiting:
         together = pl.concat(parts)
         size = height if height <= self._file_rows else -(-height // 2)
         return [together.slice(start, size) for start in range(0, height, size)]
+
+
+def _detached(rows: pl.DataFrame, is_kept: pl.Series) -> pl.DataFrame:
+    """Return some of the rows; a few are copied, because a text that waits keeps the memory of its whole column."""
+    kept = rows.filter(is_kept)
+    if 2 * kept.height > rows.height:
+        return kept
+    return pl.DataFrame(to_plain_arrow(kept, kept.schema), schema=kept.schema)
 
 
 class _Writer:
@@ -181,7 +194,7 @@ class _Writer:
         self.closings += rows["closes"].count()
         is_open = rows["valid_to"].is_null()
         current = self._between if span.is_kept else self._current
-        self._write(current.add(rows.filter(is_open)) + self._closed.add(rows.filter(~is_open)))
+        self._write(current.add(_detached(rows, is_open)) + self._closed.add(_detached(rows, ~is_open)))
 
     def _cut(self) -> None:
         """End the file of current versions here; too few rows for one go to those in the range of kept files."""
