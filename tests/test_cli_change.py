@@ -90,7 +90,7 @@ def test_no_leaves_all_as_it_is(client: Client) -> None:
     assert code == 1
     assert "1 imaging_studies" in shown
     assert "2 volumes" in shown
-    assert "nothing was written" in shown
+    assert "Nothing was written" in shown
     assert client.volumes.query().count() == 2
 
 

@@ -189,7 +189,7 @@ def test_on_a_terminal_the_steps_and_the_faults_are_shown(folder: Path) -> None:
     assert code == 2
     assert "read bad.csv: 1 rows" in shown
     assert r"patient/two\nlines" in shown
-    assert "1 rows rejected" in shown
+    assert "Rejected rows: 1" in shown
 
 
 def test_derived_columns_are_a_note(folder: Path) -> None:

@@ -23,6 +23,7 @@ from tests.support.cli import (
     plain,
     read_terminal,
     run,
+    run_here,
     run_on_terminal,
     start_on_terminal,
     write_release,
@@ -219,6 +220,31 @@ def test_a_closed_pipe_is_silent(tmp_path: Path, index: Path, args: list[str]) -
     done = subprocess.run([*VXDATA, *args, *options], env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert done.stderr == b""
+
+
+@pytest.fixture(scope="module")
+def small_lake(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = str(tmp_path_factory.mktemp("small") / "lake")
+    Client(uri).datasources.create(Resource(identifier="datasource/d"))
+    return uri
+
+
+PLAIN = ["info", "log", "schema datasources", "get datasource/d", "query datasources --format csv", "query datasources"]
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_an_answer_that_nobody_reads_to_its_end_is_silent_and_one_in_a_pipe_has_no_colours(
+    small_lake: str, command: str
+) -> None:
+    args = (*command.split(), "--uri", small_lake)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*VXDATA, *args], env=environment(), stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.stderr == b""
+    shown = run_here(*args).stdout
+    assert "datasource" in shown or "identifier" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_terminal_without_unicode_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: Path) -> None:

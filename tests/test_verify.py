@@ -89,7 +89,7 @@ def test_a_whole_lake_has_no_findings(lake_uri: str) -> None:
     assert report.findings.is_empty()
     assert (report.ok, report.checked["tables"], report.checked["kept_snapshots"]) == (True, 5, 1)
     assert report.checked["rows"] == sum(rows_of(client, name).height for name in ("datasources", "patients")) + 6
-    assert "check the rows of patients" in steps
+    assert "check patients: its rows" in steps
 
 
 def test_a_client_of_the_past_may_verify_and_sees_the_lake_as_it_is_now(lake: Path) -> None:

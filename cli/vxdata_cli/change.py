@@ -256,7 +256,7 @@ def _confirm(title: str, changes: Mapping[str, tuple[Any, Any]], *, yes: bool) -
     rows = [(name, _shown(before), _shown(after)) for name, (before, after) in changes.items()]
     out.ask(rows_table(("field", "now", "will be"), rows, title=title))
     if not typer.confirm("Do it?", err=True):
-        out.note("nothing was written.")
+        out.note("Nothing was written.")
         raise typer.Exit(1)
 
 

@@ -45,13 +45,13 @@ def log(
 ) -> None:
     """Show the commits of a lake, newest first: when, who, what, how much and why.
 
-    An operation over several types has one line for each, with one id.
+    An operation over several types has one id, and a line for each type.
     """
     from vxdata.sdk import Client
-    from vxdata_cli.tables import commit_table
+    from vxdata_cli.tables import commit_lines
 
     commits = Client(uri).commits.list(namespace, limit=limit)
-    out.result({"commits": _records(commits)}, commit_table(commits))
+    out.text({"commits": _records(commits)}, commit_lines(commits))
 
 
 def restore(

@@ -127,7 +127,7 @@ def _tables(uri: str, report: "FilesReport", dry_run: bool) -> "list[RenderableT
     title = f"{'Dry run: ' if dry_run else ''}{count} in {uri}"
     shown: list[RenderableType] = [report_table(title, report.reports)] if report.is_written or dry_run else []
     if report.rejected_rows:
-        shown.append(fault_table(f"{report.rejected_rows:,} rows rejected", report.rejected, MOST_FAULTS))
+        shown.append(fault_table(f"Rejected rows: {report.rejected_rows:,}", report.rejected, MOST_FAULTS))
     if report.already_committed:
         shown.append("Nothing to do: this batch was loaded before.")
     elif not report.rejected_rows and not any(r.created or r.updated or r.deleted for r in report.reports.values()):

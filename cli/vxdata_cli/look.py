@@ -116,7 +116,7 @@ def _info_parts(found: "LakeInfo") -> list[Any]:
     size = size_text(sum(t.bytes for t in found.tables))
     wants = [f"{t.namespace} wants {' and '.join(t.wants)}." for t in found.tables if t.wants]
     return [
-        f"{found.uri}: {len(found.datasources):,} datasources, {size} in live files\n",
+        f"{found.uri}\n{size} in live files, datasources: {len(found.datasources):,}\n",
         table,
         "\ntail: files with updates and deletes that are not folded; log: commits since the last checkpoint",
         *(wants or ["Nothing wants upkeep."]),

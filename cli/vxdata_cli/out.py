@@ -119,7 +119,7 @@ class Out:
             raise InvalidInputError("nobody is at the terminal to confirm it; pass --yes to do it without asking.")
         if not typer.confirm(question, err=True):
             self.note("Nothing was written.")
-            raise typer.Exit
+            raise typer.Exit(1)
 
     def restore_terminal(self) -> None:
         """Show the cursor again, which a list of steps hides."""

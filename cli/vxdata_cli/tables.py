@@ -1,11 +1,15 @@
 """Tables for people: reports and data frames as rich shows them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
+
+from vxdata_cli.shown import escaped
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,45 +19,57 @@ if TYPE_CHECKING:
 _COUNTS = ("created", "updated", "unchanged", "deleted")
 
 
-def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Table:
+def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Group:
     """Return what was done in each namespace: one row each, with the counts."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("namespace")
     for name in _COUNTS:
         table.add_column(name, justify="right")
     for namespace, report in reports.items():
         table.add_row(namespace, *(f"{getattr(report, name):,}" for name in _COUNTS))
-    return table
+    return _titled(title, table)
 
 
-def count_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> Table:
+def _titled(title: str, table: Table) -> Group:
+    """Return a table below its title, which may be wider than the table."""
+    return Group(Text(title, style="bold"), table)
+
+
+def count_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> Group:
     """Return what was done in each namespace, a column for each kind: kind → namespace → count."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("namespace")
     for kind in counts:
         table.add_column(kind, justify="right")
     for namespace in dict.fromkeys(name for of_kind in counts.values() for name in of_kind):
         table.add_row(namespace, *(f"{of_kind.get(namespace, 0):,}" for of_kind in counts.values()))
-    return table
+    return _titled(title, table)
 
 
-def commit_table(commits: "pl.DataFrame") -> Table:
-    """Return commits as lines; the id is never cut, what comes after it is where the terminal is too narrow."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("committed (UTC)", no_wrap=True, min_width=16)
-    table.add_column("commit", no_wrap=True, min_width=32)
-    for name in ("operation", "namespace", "rows", "author", "reason"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for row in commits.iter_rows(named=True):
-        at = f"{row['committed_at']:%Y-%m-%d %H:%M}" if row["committed_at"] else ""
-        told = (row[name] or "" for name in ("author", "reason"))
-        table.add_row(at, row["commit_id"] or "", row["operation"] or "", row["namespace"], _changes(row), *told)
-    return table
+def commit_lines(commits: "pl.DataFrame") -> str:
+    """Return commits as paragraphs, one for each operation: when, what, who and why, then its id and its types."""
+    rows = commits.iter_rows(named=True)
+    paragraphs: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:  # commits of others, such as the making of a table, have no id
+        paragraphs.setdefault(row["commit_id"] or (row["operation"], row["author"], row["reason"]), []).append(row)
+    return "\n\n".join("\n".join(_commit_paragraph(rows)) for rows in paragraphs.values()) or "No commits."
+
+
+def _commit_paragraph(rows: list[dict[str, Any]]) -> Iterator[str]:
+    first = rows[0]
+    at = f"{first['committed_at']:%Y-%m-%d %H:%M} UTC" if first["committed_at"] else "at an unknown time"
+    who = f" by {escaped(first['author'])}" if first["author"] else ""
+    why = f": {escaped(first['reason'])}" if first["reason"] else ""
+    yield f"{at}  {escaped(first['operation'] or 'unknown')}{who}{why}"
+    if first["commit_id"]:
+        yield f"    {first['commit_id']}"
+    width = max(len(row["namespace"]) for row in rows)
+    for row in rows:
+        yield f"    {row['namespace']:{width}}  {_changes(row)}".rstrip()
 
 
 def _changes(row: Mapping[str, Any]) -> str:
-    signs = (("created", "+"), ("updated", "~"), ("deleted", "-"))
-    return " ".join(f"{sign}{row[name]:,}" for name, sign in signs if row[name])
+    return ", ".join(f"{row[name]:,} {name}" for name in ("created", "updated", "deleted") if row[name])
 
 
 def fault_table(title: str, rejected: "pl.DataFrame", most: int) -> Table:

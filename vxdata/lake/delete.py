@@ -139,7 +139,9 @@ def refuse_parents(
     if counts:
         words = ", ".join(f"{count} {namespace}" for namespace, count in counts.items())
         some = name_some(pl.concat([rows["parent_identifier"] for rows in children.values()]).unique().sort(), 5)
-        raise InvalidInputError(f"{some}: live children are left ({words}). Delete them first, or pass cascade=True.")
+        raise InvalidInputError(
+            f"{some}: live children are left ({words}). Delete them first, or pass cascade=True (--cascade)."
+        )
 
 
 def refuse_left_behind(view: View, spec: TableSpec, deleted: pl.Series) -> None:

@@ -153,7 +153,7 @@ def vacuum(
     cutoff = _cutoff(lake.patience.now(), retention)
     rows = []
     for folder in _folders(lake):
-        progress(f"look for files in {folder.name}")
+        progress(f"look for files: {folder.name}")
         rows += _plan(lake, folder, cutoff)
     files = pl.DataFrame(rows, schema=FILE_COLUMNS, orient="row")
     report = VacuumReport(files, retention, dry_run)

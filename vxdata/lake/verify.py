@@ -104,7 +104,7 @@ class _Check:
         findings = list(self._check_format())
         tables: dict[str, _Opened] = {}
         for spec in reversed(all_specs()):
-            self.progress(f"open {spec.namespace}")
+            self.progress(f"open the tables: {spec.namespace}")
             tables[spec.namespace] = self._open(spec, findings)
         for spec in all_specs():
             findings += self._check_table(spec, tables[spec.namespace])
@@ -141,7 +141,7 @@ class _Check:
         if not any(f"/{LOG_FOLDER}/" in o.key for o in opened.objects):
             self._remember(spec, None)
             return
-        self.progress(f"check the log of {spec.namespace}")
+        self.progress(f"check {spec.namespace}: its log")
         self.checked.update({"tables": 1, "log_entries": len(opened.log.entries)})
         yield from check_log(self.store, spec.namespace, opened.log, opened.newest)
         if opened.newest is None:
@@ -155,7 +155,7 @@ class _Check:
 
     def _check_files(self, newest: Snapshot, objects: Iterable[StoredObject], good: list[str]) -> Iterator[Finding]:
         """Check each file; those that can be read are appended to `good`."""
-        self.progress(f"check {newest.files.height:,} files of {newest.spec.namespace}")
+        self.progress(f"check {newest.spec.namespace}: its files, {newest.files.height:,}")
         self.checked.update({"files": newest.files.height, "bytes": int(newest.files["size"].sum())})
         for checked in check_files(newest, {o.key: o.size for o in objects}):
             yield from checked.findings
@@ -164,7 +164,7 @@ class _Check:
 
     def _check_rows(self, newest: Snapshot, good: list[str]) -> Iterator[Finding]:
         spec, is_sure = newest.spec, len(good) == newest.files.height
-        self.progress(f"check the rows of {spec.namespace}")
+        self.progress(f"check {spec.namespace}: its rows")
         try:
             rows = read_rows(newest, newest.files.filter(pl.col("key").is_in(good)))
         except StorageError as error:
