@@ -27,12 +27,13 @@ from vxdata.lake import (
     table,
     update,
     upsert,
+    upsert_plan,
 )
 from vxdata.lake.log import LogEntry
 from vxdata.lake.lookup import read_current
 from vxdata.schemas.columns import INSTANT
 
-WRITERS = (create, delete, planning, restore, revert, update, upsert)
+WRITERS = (create, delete, planning, restore, revert, update, upsert, upsert_plan)
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -147,7 +148,7 @@ def _batch_in_the_log(patch: pytest.MonkeyPatch) -> None:
 
 def _batch_at_the_base(patch: pytest.MonkeyPatch) -> None:
     """A planner does not look whether its batch is committed."""
-    patch.setattr(upsert, "is_committed", lambda *_: False)
+    patch.setattr(upsert_plan, "is_committed", lambda *_: False)
 
 
 def _one_commit(patch: pytest.MonkeyPatch) -> None:

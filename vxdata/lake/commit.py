@@ -27,14 +27,17 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDataError
-from vxdata.lake.datafile import DataFile, write_data_files
+from vxdata.lake.datafile import DataFile, write_data_files, write_parts
 from vxdata.lake.faults import is_lower_layer, to_storage_error
 from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.scratch import read_kept
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.spilled import SpilledRows
 from vxdata.lake.table import Table
 from vxdata.lake.token import UnknownCommit
 
 DEADLINE_SECONDS = 60.0
+_SPILLED_WRITERS = 2  # each holds a file's rows twice; who spills is short of memory
 _LOST_RACE_SECONDS = 0.1  # somebody made progress: who waits longer than the others starves
 _NO_ANSWER_SECONDS = 2.0
 
@@ -74,15 +77,26 @@ class Premises:
     Attributes:
         identifiers: whose state in this table the plan read: what it writes, and parents in the same table.
         childless: what the plan closes, so that no new child in this table may name it as its parent.
+        kept: further identifiers, in files of this machine: there may be more than fit into memory.
     """
 
     identifiers: pl.Series
     childless: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
+    kept: pl.LazyFrame | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing that others append can break them."""
-        return self.identifiers.is_empty() and self.childless.is_empty()
+        return self.identifiers.is_empty() and self.childless.is_empty() and self.kept is None
+
+    def are_broken_by(self, rows: pl.DataFrame) -> bool:
+        """Whether rows that others appended (identifier, parent_identifier) break them."""
+        names = rows["identifier"].unique()
+        touched = names.is_in(self.identifiers.implode()).any()
+        if touched or rows["parent_identifier"].is_in(self.childless.implode()).any():
+            return True
+        found = None if self.kept is None else self.kept.filter(pl.col("identifier").is_in(names.implode())).head(1)
+        return found is not None and read_kept(found).height > 0
 
 
 @dataclass(frozen=True)
@@ -90,17 +104,29 @@ class Plan:
     """The rows that an operation appends to one table, computed on one base version.
 
     Attributes:
-        rows: physical rows; none if the operation changes nothing.
+        rows: physical rows; none if the operation changes nothing, or if they are spilled.
         premises: what must still be true when they are committed.
         report: whatever the operation tells its caller.
         app_ids: the parts of a batch that the commit completes; none of them may be committed yet, and they are
             remembered even if there are no rows.
+        spilled: the rows, where they exceed memory.
     """
 
     rows: pl.DataFrame
     premises: Premises
     report: Any = None
     app_ids: tuple[str, ...] = ()
+    spilled: SpilledRows | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no rows to append."""
+        return self.rows.is_empty() and (self.spilled is None or self.spilled.is_empty)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many resources the rows create, update and delete."""
+        return counts_of(self.rows) if self.spilled is None else self.spilled.counts
 
 
 @dataclass(frozen=True)
@@ -255,17 +281,23 @@ def commit_steps(table: Table, planner: Planner, stamp: Stamp, patience: Patienc
     while True:
         plan = planner(base)
         yield Step.PLANNED
-        if plan.rows.is_empty() and not plan.app_ids:
+        if plan.is_empty and not plan.app_ids:
             return Committed(None, plan)
-        files = write_data_files(table.store, table.spec.namespace, plan.rows)
+        files = _write_rows(table, plan)
         yield Step.WRITTEN
         deadline = patience.monotonic() + patience.deadline_seconds if deadline is None else deadline
-        metadata = stamp.metadata(counts_of(plan.rows))
+        metadata = stamp.metadata(plan.counts)
         put = _Put(table, stamp.commit_id, files, (), metadata, patience, deadline, plan.app_ids)
         landed = yield from put.steps(base, plan.premises)
         if landed is not None:
             return Committed(landed, plan)
         base = table.ensure()
+
+
+def _write_rows(table: Table, plan: Plan) -> list[DataFile]:
+    if plan.spilled is None:
+        return write_data_files(table.store, table.spec.namespace, plan.rows)
+    return write_parts(table.store, table.spec.namespace, plan.spilled.parts(), _SPILLED_WRITERS)
 
 
 def rewrite_steps(
@@ -410,8 +442,7 @@ def _breaks(newest: Snapshot, added: set[str], premises: Premises) -> bool:
     if files.height < len(added):
         return True  # one was rewritten since: look again on the new state
     rows = newest.collect(newest.rows_of(files).select("identifier", "parent_identifier"))
-    touched = rows["identifier"].is_in(premises.identifiers.implode()).any()
-    return touched or rows["parent_identifier"].is_in(premises.childless.implode()).any()
+    return premises.are_broken_by(rows)
 
 
 def resolve(table: Table, token: UnknownCommit, stamp: Stamp) -> int | None:

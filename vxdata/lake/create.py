@@ -51,8 +51,8 @@ def create(lake: Lake, wanted: Mapping[TableSpec, Wanted], stamp: Stamp) -> dict
         promised = pl.concat([promised, lineage_of(plan.rows)])
     lake.begin_write()
     done = {spec: run_commit(lake, spec, planners[spec], stamp).plan for spec in wanted}
-    for spec, plan in done.items():
-        refuse_orphans(lake, plan.report, spec, plan.rows)
+    for plan in done.values():
+        refuse_orphans(lake, plan.report, [plan.rows])
     return {spec.namespace: plan.rows for spec, plan in done.items()}
 
 
@@ -65,7 +65,7 @@ def _creator(
         if known.current.height:
             names = name_some(known.current["identifier"].sort())
             raise AlreadyExistsError(f"{names}: live already. Use update to change a resource, or upsert for either.")
-        parents = pl.concat([promised, parents_of(view, wanted, promised)])
+        parents = parents_of(view, wanted, [promised.lazy()])
         refuse_missing_parents(lake, spec, wanted, parents)
         changes = changes_on(base, wanted, known, parents, planned, False, stamp)
         refuse_rejected(spec, changes.rejected)

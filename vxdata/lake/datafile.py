@@ -62,10 +62,17 @@ def write_data_files(store: Store, namespace: str, rows: pl.DataFrame) -> list[D
         namespace: the table.
         rows: physical rows, the partition column included.
     """
+    return write_parts(store, namespace, _parts(rows), _WRITERS)
+
+
+def write_parts(
+    store: Store, namespace: str, parts: Iterable[tuple[str, pl.DataFrame]], writers: int
+) -> list[DataFile]:
+    """Write the rows of each data file, given with its partition, some at once; see `write_data_files`."""
     files, under_way = [], deque[Future[DataFile]]()
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for datasource_id, part in _parts(rows):
-            if len(under_way) == _WRITERS:  # so that only a few parts are in memory twice
+    with ThreadPoolExecutor(writers) as pool:
+        for datasource_id, part in parts:
+            if len(under_way) == writers:  # so that only a few parts are in memory twice
                 files.append(under_way.popleft().result())
             under_way.append(pool.submit(write_data_file, store, namespace, datasource_id, part))
         return files + [future.result() for future in under_way]

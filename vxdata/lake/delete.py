@@ -1,6 +1,6 @@
 """Deletes: tombstones for resources and their descendants, deepest first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -13,9 +13,10 @@ from vxdata.lake import scd2
 from vxdata.lake.commit import Plan, Premises, Stamp
 from vxdata.lake.frames import REASON
 from vxdata.lake.lake import BaseFirst, Lake, View
-from vxdata.lake.lookup import live_children, live_descendants, read_current
+from vxdata.lake.lookup import among, live_children, live_descendants, read_current
 from vxdata.lake.past import describe_missing
 from vxdata.lake.run import run_commit
+from vxdata.lake.scratch import read_kept
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.registry import STANDARD_COLUMNS
@@ -114,7 +115,7 @@ def refuse_parents(
     spec: TableSpec,
     doomed: pl.Series,
     gone: Mapping[str, pl.Series] = MappingProxyType({}),
-    coming: Mapping[str, pl.DataFrame] = MappingProxyType({}),
+    coming: Mapping[str, Iterable[pl.LazyFrame]] = MappingProxyType({}),
 ) -> None:
     """Raise if resources that are to be deleted have live children that are not deleted with them, or before them.
 
@@ -123,15 +124,15 @@ def refuse_parents(
         spec: the table of the resources.
         doomed: their identifiers.
         gone: by namespace, what the same operation deletes before.
-        coming: by namespace, the physical rows that the same operation creates before.
+        coming: by namespace, the physical rows that the same operation creates before, piece by piece.
     """
     if doomed.is_empty():
         return
     children = live_children(view, spec, doomed)
     for namespace, created in coming.items():
-        edges = created.select("identifier", "parent_identifier")
-        new = edges.filter(pl.col("parent_identifier").is_in(doomed.implode()))
-        children[namespace] = pl.concat([children.get(namespace, new.clear()), new])
+        edges = [piece.select("identifier", "parent_identifier") for piece in created]
+        new = [read_kept(among(piece, doomed, "parent_identifier")) for piece in edges]
+        children[namespace] = pl.concat([*([children[namespace]] if namespace in children else []), *new])
     for namespace, closed in {**gone, spec.namespace: doomed}.items():
         if namespace in children:
             children[namespace] = children[namespace].filter(~pl.col("identifier").is_in(closed.implode()))

@@ -42,8 +42,23 @@ class Wanted:
     mentioned: pl.Series
 
 
+@dataclass(frozen=True)
+class Typed:
+    """A frame matched to a table.
+
+    Attributes:
+        rows: identifier, parent_identifier and the given columns, typed as the table's; not yet read.
+        given: the columns that the frame sets: license and payload fields.
+        has_parents: whether the frame has a parent column.
+    """
+
+    rows: pl.LazyFrame
+    given: tuple[str, ...]
+    has_parents: bool
+
+
 def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
-    """Match a frame to a table.
+    """Match a frame to a table, and read it into memory.
 
     Args:
         spec: the table.
@@ -52,7 +67,13 @@ def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
     Raises:
         InvalidInputError: an unknown column, a column of a wrong type, or no identifiers.
     """
-    schema = _readable(spec, frame.collect_schema)
+    typed = to_typed(spec, frame)
+    return vet(spec, readable(spec, typed.rows.collect), typed)
+
+
+def to_typed(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Typed:
+    """Match a frame to a table by its schema alone; see `to_wanted`."""
+    schema = readable(spec, frame.collect_schema)
     _refuse_unknown(spec, schema)
     given = tuple(name for name in ("license", *spec.fields) if name in schema)
     has_parents = "parent_identifier" in schema
@@ -60,16 +81,15 @@ def to_wanted(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame) -> Wanted:
     typed = frame.lazy().select(as_column(spec, name, schema[name], spec.columns[name]).alias(name) for name in columns)
     if not has_parents:
         typed = typed.with_columns(pl.lit(None, pl.String).alias("parent_identifier"))
-    rows = _collected(spec, typed.select("identifier", "parent_identifier", *given))
-    return _vet(spec, rows, given, has_parents)
+    return Typed(typed.select("identifier", "parent_identifier", *given), given, has_parents)
 
 
-def _collected(spec: TableSpec, frame: pl.LazyFrame) -> pl.DataFrame:
-    return _readable(spec, frame.collect)
+def readable(spec: TableSpec, read: Callable[[], Read]) -> Read:
+    """Read a caller's frame; what hinders it is the caller's to mend.
 
-
-def _readable(spec: TableSpec, read: Callable[[], Read]) -> Read:
-    """Read a caller's frame; what hinders it is the caller's to mend."""
+    Raises:
+        InvalidInputError: it cannot be read.
+    """
     try:
         return read()
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -154,7 +174,7 @@ def _has_floats(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Float64)
 
 
-def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parents: bool) -> Wanted:
+def vet(spec: TableSpec, rows: pl.DataFrame, typed: Typed) -> Wanted:
     """Split off malformed identifiers and contradicting duplicates; equal duplicates count once."""
     repeats = rows["identifier"].is_duplicated().any()
     distinct = rows.unique(maintain_order=True) if repeats else rows
@@ -163,13 +183,13 @@ def _vet(spec: TableSpec, rows: pl.DataFrame, given: tuple[str, ...], has_parent
         pl.when(pl.col("identifier").is_null()).then(pl.lit("identifier is null")),
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
-        *(_unlike_the_model(spec, name, distinct[name]) for name in given if name in spec.fields),
+        *(_unlike_the_model(spec, name, distinct[name]) for name in typed.given if name in spec.fields),
         pl.when(contradicts).then(pl.lit("identifier occurs again with other values")),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
     rejected = judged.filter(pl.col(REASON).is_not_null())
     good = judged.filter(pl.col(REASON).is_null()).drop(REASON) if rejected.height else distinct
-    return Wanted(good, given, has_parents, rejected, distinct["identifier"].drop_nulls())
+    return Wanted(good, typed.given, typed.has_parents, rejected, distinct["identifier"].drop_nulls())
 
 
 def _bad(column: str, values: pl.Series, types: tuple[str, ...]) -> pl.Expr:

@@ -7,9 +7,8 @@ from typing import Literal
 import polars as pl
 
 from vxdata.errors import InvalidInputError, name_some
-from vxdata.lake.change import Known
-from vxdata.lake.frames import Wanted
 from vxdata.lake.lookup import live_descendants
+from vxdata.lake.slices import Range
 from vxdata.lake.snapshot import Snapshot
 
 
@@ -33,40 +32,36 @@ class UpsertOptions:
 
 
 def lacking(
-    base: Snapshot, wanted: Wanted, known: Known, created: pl.DataFrame, options: UpsertOptions
+    base: Snapshot, within: Range, mentioned: pl.Series, named: pl.Series, edges: pl.DataFrame, options: UpsertOptions
 ) -> pl.DataFrame:
-    """Return the current rows, in the datasources that the frame (or the caller) names, that the frame lacks.
+    """Return the current rows, in a range of identifiers and in some datasources, that the frame lacks.
 
     Args:
         base: the table.
-        wanted: the frame.
-        known: what the table holds of it.
-        created: physical rows that the frame adds; they name datasources too.
+        within: the range of identifiers.
+        mentioned: the identifiers of the frame in this range.
+        named: the datasources.
+        edges: identifier and parent_identifier of all that the frame holds, if the type nests in itself.
         options: how to treat what the frame lacks.
 
     Raises:
         InvalidInputError: the frame holds what descends from something that it lacks.
     """
-    if options.datasources is None:
-        named = pl.concat([known.current["datasource_id"], created["datasource_id"]]).unique()
-    else:
-        named = pl.Series(options.datasources, dtype=pl.String)
     if named.is_empty():
-        return created.clear()
-    rows = base.current(pl.col("datasource_id").is_in(named.implode()))
-    held = wanted.mentioned.alias("identifier").to_frame().lazy()
+        return base.collect(base.rows.head(0))
+    rows = base.current(pl.col("datasource_id").is_in(named.implode()) & within.holds())
+    held = mentioned.alias("identifier").to_frame().lazy()
     found = base.collect(rows.join(held, on="identifier", how="anti"))
     if options.cascade and base.spec.type_name in base.spec.payload.parent_types:
         below = live_descendants(base, found["identifier"])
         found = pl.concat([found, below]).unique("identifier", maintain_order=True)
-    _refuse_contradiction(wanted, known, found["identifier"])
+    _refuse_contradiction(edges, found["identifier"])
     return found
 
 
-def _refuse_contradiction(wanted: Wanted, known: Known, doomed: pl.Series) -> None:
+def _refuse_contradiction(edges: pl.DataFrame, doomed: pl.Series) -> None:
     """Refuse a frame that holds a resource of the same table whose parent it lacks, with missing="delete"."""
-    edges = ["identifier", "parent_identifier"]
-    held = pl.concat([wanted.rows.select(edges), known.current.select(edges)]).filter(
+    held = edges.filter(
         pl.col("identifier").is_in(doomed.implode()) | pl.col("parent_identifier").is_in(doomed.implode())
     )
     if held.height:

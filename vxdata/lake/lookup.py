@@ -33,7 +33,9 @@ def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) 
         rows = base.history_of(identifiers).lazy()
         current = scd2.current(rows, scd2.closings_of(rows)).collect()
     else:
-        rows = among(base.rows, identifiers).select("identifier", "valid_from", "valid_to")
+        rows = among(base.rows.filter(_between(identifiers)), identifiers).select(
+            "identifier", "valid_from", "valid_to"
+        )
         found = among(base.current(_between(identifiers)), identifiers)
         current = base.collect(found.select("identifier", "parent_identifier", "datasource_id", *compared))
     if current.height == len(identifiers):

@@ -4,6 +4,7 @@ Across tables there is no atomicity: tables are committed root first, and afterw
 was deleted meanwhile (design, section 5, "Across tables").
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import polars as pl
@@ -14,18 +15,27 @@ from vxdata.lake.change import LINEAGE_SCHEMA, Changes, Known, compare, plan_cha
 from vxdata.lake.commit import Premises, Stamp
 from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.lake import Lake, SteadyView, View
-from vxdata.lake.lookup import read_changing, read_lineages
+from vxdata.lake.lookup import among, read_changing, read_lineages
 from vxdata.lake.past import describe_missing
+from vxdata.lake.scratch import read_kept
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.registry import registry
 
 NO_LINEAGES = pl.DataFrame(schema=LINEAGE_SCHEMA)
 
 
-def parents_of(view: View, wanted: Wanted, promised: pl.DataFrame) -> pl.DataFrame:
-    """Return the lineages of the live parents, without those of parents that the operation makes itself."""
+def parents_of(view: View, wanted: Wanted, promised: Iterable[pl.LazyFrame]) -> pl.DataFrame:
+    """Return the lineages of the parents: of those that the operation makes itself, and of live ones.
+
+    Args:
+        view: the lake.
+        wanted: the wanted states.
+        promised: the lineages of what the same operation makes, piece by piece.
+    """
     needed = wanted.rows["parent_identifier"].drop_nulls().unique()
-    return read_lineages(view, needed.filter(~needed.is_in(promised["identifier"].implode())))
+    made = pl.concat([NO_LINEAGES, *(read_kept(among(piece, needed)) for piece in promised)])
+    live = read_lineages(view, needed.filter(~needed.is_in(made["identifier"].implode())))
+    return pl.concat([made, live])
 
 
 def changes_on(
@@ -69,31 +79,35 @@ def refuse_rejected(spec: TableSpec, rejected: pl.DataFrame) -> None:
         raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}.")
 
 
-def refuse_orphans(lake: View, seen: SteadyView, spec: TableSpec, created: pl.DataFrame) -> None:
+def refuse_orphans(lake: View, seen: SteadyView, created: Iterable[pl.DataFrame]) -> None:
     """Look, after a commit, whether the parents of the new resources are still live, with the same lineage.
 
     Args:
         lake: the newest state.
         seen: the state that the commit was planned on; a parent's table that did not change is not read again.
-        spec: the table of the new resources.
-        created: their physical rows.
+        created: identifier, parent_identifier and ancestors of theirs, piece by piece.
 
     Raises:
         ConflictError: a parent was deleted meanwhile; names the children that are left behind.
     """
+    left = [_orphans(lake, seen, rows) for rows in created]
+    orphans = pl.concat([pl.Series(dtype=pl.String), *left]).sort()
+    if len(orphans):
+        raise ConflictError(
+            f"{name_some(orphans)}: written, but the parent was deleted at the same time. Delete them, or create the "
+            "parent again."
+        )
+
+
+def _orphans(lake: View, seen: SteadyView, created: pl.DataFrame) -> pl.Series:
+    """Return the new resources whose parent is not live any more with the lineage that was seen."""
     named = created["parent_identifier"].drop_nulls().str.split("/").list.first().unique()
     if all(seen.is_newest(table_spec(registry().of_type(name))) for name in named):
-        return
+        return created["identifier"].clear()
     live = read_lineages(lake, created["parent_identifier"].drop_nulls().unique())
     line = live.select(
         pl.col("identifier").alias("parent_identifier"), pl.concat_list("ancestors", "identifier").alias("_line")
     )
     children = created.select("identifier", "parent_identifier", "ancestors")
-    orphans = children.join(line, on="parent_identifier", how="left").filter(
-        pl.col("_line").ne_missing(pl.col("ancestors"))
-    )
-    if orphans.height:
-        raise ConflictError(
-            f"{name_some(orphans['identifier'].sort())}: written, but the parent was deleted at the same time. Delete "
-            "them, or create the parent again."
-        )
+    joined = children.join(line, on="parent_identifier", how="left")
+    return joined.filter(pl.col("_line").ne_missing(pl.col("ancestors")))["identifier"]

@@ -74,8 +74,8 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
         raise _is_live(identifier)
     lake.begin_write()
     done = {below: run_commit(lake, below, planner, stamp).plan for below, (planner, _) in planners.items()}
-    for below, plan in done.items():
-        refuse_orphans(lake, plan.report.seen, below, plan.rows)
+    for plan in done.values():
+        refuse_orphans(lake, plan.report.seen, [plan.rows])
     return RestoreReport(
         {below.namespace: plan.rows.height for below, plan in done.items() if plan.rows.height},
         pl.concat(plan.report.left_out for plan in done.values()),

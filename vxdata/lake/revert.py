@@ -113,7 +113,7 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, stamp: Stamp) -> Plan:
     """Commit to one table, with the looks across tables after it."""
     plan = run_commit(lake, spec, planner, stamp).plan
-    refuse_orphans(lake, plan.report.seen, spec, plan.rows.filter(pl.col("closes").is_null()))
+    refuse_orphans(lake, plan.report.seen, [plan.rows.filter(pl.col("closes").is_null())])
     if plan.premises.childless.len():
         refuse_left_behind(lake, spec, plan.premises.childless)
     return plan

@@ -12,17 +12,17 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec
 from vxdata.errors import InvalidInputError
-from vxdata.lake.batch import Batch, first_commit_id, is_committed
-from vxdata.lake.change import Changes, lineage_of
-from vxdata.lake.commit import Plan, Planner, Premises, Stamp
-from vxdata.lake.delete import close_descendants, plan_closings, refuse_left_behind, refuse_parents
-from vxdata.lake.frames import REASON, Wanted
-from vxdata.lake.lacking import UpsertOptions, lacking
-from vxdata.lake.lake import BaseFirst, Lake, SteadyView
-from vxdata.lake.lookup import read_known
-from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_orphans, refuse_rejected
-from vxdata.lake.run import remembered, run_commit
-from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.batch import Batch, first_commit_id
+from vxdata.lake.commit import Plan, Planner, Stamp
+from vxdata.lake.delete import close_descendants, refuse_left_behind
+from vxdata.lake.frames import REASON
+from vxdata.lake.lacking import UpsertOptions
+from vxdata.lake.lake import Lake
+from vxdata.lake.planning import refuse_orphans
+from vxdata.lake.run import run_commit
+from vxdata.lake.scratch import Scratch
+from vxdata.lake.slices import Slices
+from vxdata.lake.upsert_plan import Before, Promised, Upserted, closer, upserter
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ Progress = Callable[[TableSpec, UpsertReport], None]
 
 def upsert(
     lake: Lake,
-    wanted: Mapping[TableSpec, Wanted],
+    wanted: Mapping[TableSpec, Slices],
     options: UpsertOptions,
     stamp: Stamp,
+    scratch: Scratch,
     progress: Progress = lambda spec, report: None,
 ) -> dict[TableSpec, UpsertReport]:
     """Make resources of one or more types be as frames say; see `Namespace.upsert`.
@@ -70,6 +71,7 @@ def upsert(
         wanted: the wanted states of each type, root first.
         options: how to treat what the frames lack, the past, and invalid rows.
         stamp: who and why; all commits share its id.
+        scratch: where planned rows are kept that exceed memory.
         progress: told after each commit.
 
     Raises:
@@ -80,14 +82,14 @@ def upsert(
     if stamp.batch_id is not None:
         begun = first_commit_id(lake, wanted, Batch(stamp.batch_id))
         stamp = replace(stamp, commit_id=begun or stamp.commit_id)
-    foreseen = _validated(lake, wanted, options, stamp)
+    foreseen = _validated(lake, wanted, options, stamp, scratch)
     lake.begin_write()
     reports = {}
     for spec, planner in foreseen.planners.items():
         reports[spec] = _commit(lake, spec, planner, options, stamp)
         progress(spec, reports[spec])
     for spec in foreseen.closed:
-        closed = _commit(lake, spec, _closer(lake, wanted[spec], options, stamp), options, stamp)
+        closed = _commit(lake, spec, closer(lake, wanted[spec], options, stamp, scratch), options, stamp)
         reports[spec] = _with_closed(reports[spec], closed)
         progress(spec, reports[spec])
     return reports
@@ -111,7 +113,7 @@ def _parts(stamp: Stamp, closes_later: bool) -> tuple[str, ...]:
 
 
 def plan_upsert(
-    lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp
+    lake: Lake, wanted: Mapping[TableSpec, Slices], options: UpsertOptions, stamp: Stamp, scratch: Scratch
 ) -> dict[TableSpec, UpsertReport]:
     """Return what `upsert` would do now; nothing is written, and no lake is made.
 
@@ -119,7 +121,7 @@ def plan_upsert(
         InvalidInputError: what `upsert` would raise before it writes.
     """
     lake.prepare_write(needs_lake=False)
-    foreseen = _validated(lake, wanted, options, stamp)
+    foreseen = _validated(lake, wanted, options, stamp, scratch)
     return {
         spec: _told(replace(planned, doomed=foreseen.closed.get(spec, planned.doomed)), None)
         for spec, planned in foreseen.plans.items()
@@ -137,41 +139,48 @@ class _Foreseen:
     """
 
     planners: Mapping[TableSpec, Planner]
-    plans: "Mapping[TableSpec, _Upserted]"
+    plans: Mapping[TableSpec, Upserted]
     closed: Mapping[TableSpec, pl.Series]
 
-    @property
-    def gone(self) -> dict[str, pl.Series]:
-        """What is closed before, by namespace: no children that are left."""
-        planned = {spec.namespace: plan.doomed for spec, plan in self.plans.items()}
-        return planned | {spec.namespace: closed for spec, closed in self.closed.items()}
-
-    @property
-    def coming(self) -> dict[str, pl.DataFrame]:
-        """What is created before, by namespace: children, though they are not live yet."""
-        return {spec.namespace: plan.changes.created for spec, plan in self.plans.items()}
+    def before(self, spec: TableSpec) -> Before:
+        """Return what is done before a type's second commit."""
+        planned = {above.namespace: plan.doomed for above, plan in self.plans.items()}
+        return Before(
+            gone=planned | {below.namespace: closed for below, closed in self.closed.items()},
+            coming={above.namespace: plan.made for above, plan in self.plans.items()},
+            datasources={spec.namespace: self.plans[spec].datasources()},
+        )
 
 
-def _validated(lake: Lake, wanted: Mapping[TableSpec, Wanted], options: UpsertOptions, stamp: Stamp) -> _Foreseen:
+def _validated(
+    lake: Lake, wanted: Mapping[TableSpec, Slices], options: UpsertOptions, stamp: Stamp, scratch: Scratch
+) -> _Foreseen:
     """Plan an upsert of all types before anything is written, the closing of what the frames lack included."""
     _refuse_future(lake, options.valid_from)
     keep, last = replace(options, missing="keep"), list(wanted)[-1]
-    promised, planners, plans = NO_LINEAGES, {}, {}
+    planners: dict[TableSpec, Planner] = {}
+    plans: dict[TableSpec, Upserted] = {}
     filled = {spec for spec in wanted if lake.snapshot(spec).files.height}  # elsewhere there is nothing to close
     for spec, states in wanted.items():
         # nothing that comes later hangs on the resources of the last type: one commit changes and closes them
         closes_later = options.missing == "delete" and spec != last and spec in filled
         own = options if spec == last else keep
-        planners[spec] = _upserter(lake, states, own, promised, stamp, _parts(stamp, closes_later))
+        parts = _parts(stamp, closes_later)
+        planners[spec] = upserter(lake, states, own, _promised(spec, plans), stamp, parts, scratch)
         plans[spec] = planners[spec](lake.snapshot(spec)).report
-        promised = pl.concat([promised, lineage_of(plans[spec].changes.created)]) if spec != last else promised
     foreseen = _Foreseen(planners, plans, {})
     for spec in list(wanted)[-2::-1] if options.missing == "delete" else ():
         if spec in filled:
-            planner = _closer(lake, wanted[spec], options, stamp, foreseen)
+            planner = closer(lake, wanted[spec], options, stamp, scratch, foreseen.before(spec))
             doomed = planner(lake.snapshot(spec)).report.doomed
             foreseen = replace(foreseen, closed={**foreseen.closed, spec: doomed})
     return foreseen
+
+
+def _promised(spec: TableSpec, plans: Mapping[TableSpec, Upserted]) -> Promised:
+    """Return the lineages of the new resources that may be parents of a type."""
+    parents = [planned for above, planned in plans.items() if above.type_name in spec.payload.parent_types]
+    return tuple(piece for planned in parents for piece in planned.lineages)
 
 
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
@@ -181,137 +190,30 @@ def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOption
         close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
     done = run_commit(lake, spec, planner, stamp)
     upserted = _report(done.plan)
-    refuse_orphans(lake, upserted.seen, spec, upserted.changes.created)
+    refuse_orphans(lake, upserted.seen, upserted.placed())
     if len(upserted.doomed):
         refuse_left_behind(lake, spec, upserted.doomed)
     return _told(upserted, upserted.first_commit_id if done.version is None else stamp.commit_id)
 
 
-def _told(upserted: "_Upserted", commit_id: str | None) -> UpsertReport:
+def _told(upserted: Upserted, commit_id: str | None) -> UpsertReport:
     return UpsertReport(
-        created=upserted.changes.created.height,
-        updated=upserted.changes.updated.height,
-        unchanged=upserted.changes.unchanged,
-        deleted=len(upserted.doomed),
-        rejected=_with_reason(upserted.changes.rejected),
+        **upserted.counts,
+        unchanged=upserted.unchanged,
+        rejected=_with_reason(upserted.rejected),
         commit_id=commit_id,
         already_committed=upserted.is_repeat,
     )
 
 
-def _report(plan: Plan) -> "_Upserted":
-    upserted: _Upserted = plan.report
+def _report(plan: Plan) -> Upserted:
+    upserted: Upserted = plan.report
     return upserted
 
 
 def _with_reason(rejected: pl.DataFrame) -> pl.DataFrame:
     """Name the column of reasons; a payload may have a field of that name."""
     return rejected.rename({REASON: "reason" if "reason" not in rejected.columns else "rejected_because"})
-
-
-@dataclass(frozen=True)
-class _Upserted:
-    """What a planned upsert does.
-
-    Attributes:
-        changes: what it creates and updates.
-        doomed: the identifiers that it closes.
-        seen: the state that it was planned on.
-        is_repeat: whether its batch is in the table already.
-        first_commit_id: then, the id of the run that committed it, if it is remembered.
-    """
-
-    changes: Changes
-    doomed: pl.Series
-    seen: SteadyView
-    is_repeat: bool = False
-    first_commit_id: str | None = None
-
-
-def _upserter(
-    lake: Lake,
-    wanted: Wanted,
-    options: UpsertOptions,
-    promised: pl.DataFrame,
-    stamp: Stamp,
-    parts: tuple[str, ...],
-) -> Planner:
-    """Return the planner of one table.
-
-    Args:
-        lake: the lake.
-        wanted: the wanted states.
-        options: how to treat what the frame lacks, the past, and invalid rows.
-        promised: the lineages of parents that the same operation makes.
-        stamp: who and why.
-        parts: the parts of a batch that its commit completes.
-    """
-
-    def plan(base: Snapshot) -> Plan:
-        spec, view = base.spec, SteadyView(BaseFirst(base, lake))
-        if parts and is_committed(base, parts[0]):
-            return _repeat(lake, base, wanted, stamp)
-        explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
-        known = read_known(base, wanted.rows["identifier"], wanted.given)
-        has_new = known.current.height < wanted.rows.height
-        parents = pl.concat([promised, parents_of(view, wanted, promised)]) if has_new else NO_LINEAGES
-        changes = changes_on(base, wanted, known, parents, planned, explicit, stamp)
-        delete = options.missing == "delete"
-        doomed = lacking(base, wanted, known, changes.created, options) if delete else changes.created.clear()
-        closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
-        changes = replace(changes, rejected=pl.concat([changes.rejected, closing.rejected], how="diagonal"))
-        if options.on_invalid == "fail":
-            refuse_rejected(spec, changes.rejected)
-        closed = closing.rows["identifier"]
-        if not options.cascade:
-            refuse_parents(view, spec, closed)
-        rows = pl.concat([changes.created, changes.updated, closing.rows])
-        return Plan(rows, premises_of(wanted, closed), _Upserted(changes, closed, view), parts)
-
-    return remembered(plan)
-
-
-def _closer(
-    lake: Lake, wanted: Wanted, options: UpsertOptions, stamp: Stamp, foreseen: _Foreseen | None = None
-) -> Planner:
-    """Plan the closings alone: what the frame holds was written before, and may have been changed by others since.
-
-    Before anything is written, the same planner tells what can be known of it, from what is foreseen.
-    """
-    parts = () if stamp.batch_id is None else (Batch(stamp.batch_id).closings,)
-
-    def plan(base: Snapshot) -> Plan:
-        spec, view = base.spec, SteadyView(BaseFirst(base, lake))
-        if parts and is_committed(base, parts[0]):
-            return _repeat(lake, base, wanted, stamp)
-        explicit, planned = options.valid_from is not None, options.valid_from or lake.patience.now()
-        known = read_known(base, wanted.rows["identifier"], ())
-        nothing = _no_changes(base, wanted)
-        before = foreseen or _Foreseen({}, {}, {})
-        doomed = lacking(base, wanted, known, before.coming.get(spec.namespace, nothing.created), options)
-        closing = plan_closings(spec, doomed, planned, explicit, stamp.commit_id)
-        if options.on_invalid == "fail":
-            refuse_rejected(spec, closing.rejected)
-        closed = closing.rows["identifier"]
-        if not options.cascade:
-            refuse_parents(view, spec, closed, before.gone, before.coming)
-        return Plan(closing.rows, premises_of(wanted, closed), _Upserted(nothing, closed, view), parts)
-
-    return remembered(plan)
-
-
-def _repeat(lake: Lake, base: Snapshot, wanted: Wanted, stamp: Stamp) -> Plan:
-    """Plan nothing: the batch is in the table."""
-    nothing = _no_changes(base, wanted)
-    first = first_commit_id(lake, [base.spec], Batch(stamp.batch_id or ""))
-    seen = SteadyView(BaseFirst(base, lake))
-    no_one = nothing.created["identifier"]
-    return Plan(nothing.created, Premises(no_one), _Upserted(nothing, no_one, seen, True, first))
-
-
-def _no_changes(base: Snapshot, wanted: Wanted) -> Changes:
-    nothing = base.collect(base.rows.head(0))
-    return Changes(nothing, nothing, 0, wanted.rejected.clear())
 
 
 def _refuse_future(lake: Lake, valid_from: datetime | None) -> None:

@@ -10,7 +10,8 @@ from vxdata.catalog.table import TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.lake import upsert as upserts
 from vxdata.lake.batch import Batch, check_batch_id, is_complete
-from vxdata.lake.frames import to_wanted
+from vxdata.lake.scratch import Scratch
+from vxdata.lake.slices import to_slices
 from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
@@ -67,18 +68,19 @@ def ingest(
         session.stamp("ingest", reason, batch_id),
         upsert_options(missing, datasources, cascade, valid_from, on_invalid),
     )
-    wanted = {spec: to_wanted(spec, frames[name]) for name, spec in known.items() if name in frames}
-    if not wanted:
-        return {}
-    if dry_run:
-        planned = upserts.plan_upsert(session.lake, wanted, options, stamp)
-        return {spec.namespace: report for spec, report in planned.items()}
 
     def told(spec: TableSpec, report: UpsertReport) -> None:
         if progress is not None:
             progress(spec.namespace, report)
 
-    reports = upserts.upsert(session.lake, wanted, options, stamp, told)
+    with Scratch() as scratch:
+        wanted = {spec: to_slices(spec, frames[name], scratch) for name, spec in known.items() if name in frames}
+        if not wanted:
+            return {}
+        if dry_run:
+            reports = upserts.plan_upsert(session.lake, wanted, options, stamp, scratch)
+        else:
+            reports = upserts.upsert(session.lake, wanted, options, stamp, scratch, told)
     return {spec.namespace: report for spec, report in reports.items()}
 
 

@@ -333,7 +333,8 @@ class Namespace(Resources[ResponseT]):
         Raises:
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
         """
-        from vxdata.lake.frames import to_wanted
+        from vxdata.lake.scratch import Scratch
+        from vxdata.lake.slices import to_slices
         from vxdata.lake.upsert import upsert
 
         stamp = self._session.stamp("upsert", reason, batch_id)
@@ -342,8 +343,9 @@ class Namespace(Resources[ResponseT]):
                 f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}."
             )
         options = upsert_options(missing, datasources, cascade, valid_from, on_invalid)
-        wanted = {self._spec: to_wanted(self._spec, frame)}
-        return upsert(self._session.lake, wanted, options, stamp)[self._spec]
+        with Scratch() as scratch:
+            wanted = {self._spec: to_slices(self._spec, frame, scratch)}
+            return upsert(self._session.lake, wanted, options, stamp, scratch)[self._spec]
 
 
 def listed_datasources(verb: str, datasources: Any) -> tuple[str, ...]:

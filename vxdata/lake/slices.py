@@ -1,0 +1,182 @@
+"""Frames larger than memory: written to sorted files as they are read, and judged slice by slice of identifiers.
+
+A slice is a range of identifiers, so that all rows of one identifier meet in one slice, and what is planned of the
+slices, one after another, is what would be planned of the whole. A frame that fits into memory is one slice.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec
+from vxdata.lake.frames import REASON, Typed, Wanted, readable, to_typed, vet
+from vxdata.lake.scratch import Scratch, read_kept
+
+
+@dataclass(frozen=True)
+class SlicePolicy:
+    """How much of a frame is in memory at once.
+
+    Attributes:
+        held_bytes: a frame of more is sliced.
+        slice_bytes: of the rows of a slice; to plan it takes several times as much.
+        run_bytes: of the rows that are sorted at once.
+        row_bytes: what the columns that VxData derives add to each row.
+        sample_rows: the bounds of the slices are right to so many rows of each run.
+        batch_rows: how many rows are read at once.
+    """
+
+    held_bytes: int = 1 << 30
+    slice_bytes: int = 256 << 20
+    run_bytes: int = 256 << 20
+    row_bytes: int = 500
+    sample_rows: int = 1_000
+    batch_rows: int = 20_000
+
+    def weight(self, rows: pl.DataFrame) -> int:
+        """Return the bytes that rows count as."""
+        return int(rows.estimated_size()) + rows.height * self.row_bytes
+
+
+POLICY = SlicePolicy()
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of identifiers.
+
+    Attributes:
+        start: its first one; None for all before the end, rows without an identifier included.
+        end: the first one after it; None for no end.
+    """
+
+    start: str | None = None
+    end: str | None = None
+
+    def holds(self) -> pl.Expr:
+        """Return whether a row's identifier is in the range."""
+        identifier = pl.col("identifier")
+        if self.start is None:
+            return pl.lit(True) if self.end is None else (identifier < pl.lit(self.end)) | identifier.is_null()
+        return identifier >= pl.lit(self.start) if self.end is None else (
+            (identifier >= pl.lit(self.start)) & (identifier < pl.lit(self.end))
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Wanted states of resources of one type, slice by slice.
+
+    Attributes:
+        spec: the table.
+        typed: the columns that the frame sets, and their types.
+        ranges: disjoint, ascending, and together all identifiers.
+        held: the wanted states, where they are one slice.
+        runs: where they are more: the rows in files, each sorted by identifier.
+    """
+
+    spec: TableSpec
+    typed: Typed
+    ranges: tuple[Range, ...] = (Range(),)
+    held: Wanted | None = None
+    runs: tuple[pl.LazyFrame, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The columns that the frame sets: license and payload fields."""
+        return self.typed.given
+
+    @property
+    def nothing_rejected(self) -> pl.DataFrame:
+        """A frame of rejected rows without any."""
+        return pl.DataFrame(schema={**self.typed.rows.collect_schema(), REASON: pl.String()})
+
+    @property
+    def identifiers(self) -> pl.LazyFrame | None:
+        """The identifiers of all slices, in files; None where they are held in memory."""
+        return pl.concat([run.select("identifier") for run in self.runs]) if self.runs else None
+
+    def read(self, within: Range) -> Wanted:
+        """Return the wanted states of one slice."""
+        if self.held is not None:
+            return self.held
+        rows = read_kept(pl.concat([run.filter(within.holds()) for run in self.runs]))
+        return vet(self.spec, rows, self.typed)
+
+    def mentioned(self, within: Range) -> pl.Series:
+        """Return every identifier of one slice, rejected ones included."""
+        if self.held is not None:
+            return self.held.mentioned
+        named = pl.concat([run.filter(within.holds()).select("identifier") for run in self.runs])
+        return read_kept(named.drop_nulls().unique()).to_series()
+
+
+def to_slices(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scratch) -> Slices:
+    """Match a frame to a table, in memory if it fits.
+
+    A type that nests in itself is not sliced: the parents of a slice's rows may stand anywhere in the frame.
+
+    Args:
+        spec: the table.
+        frame: as `to_wanted` takes it; it is read once.
+        scratch: where the rows are kept that exceed memory.
+
+    Raises:
+        InvalidInputError: an unknown column, a column of a wrong type, no identifiers, or a frame that cannot be read.
+        StorageError: the temporary folder is full.
+    """
+    typed = to_typed(spec, frame)
+    may_spill = spec.type_name not in spec.payload.parent_types
+    groups, runs = [], []
+    weight = 0
+    for group in _groups(spec, typed):
+        groups.append(group)
+        weight += POLICY.weight(group)
+        if may_spill and weight > POLICY.held_bytes:
+            runs += [_kept(rows, scratch) for rows in groups]
+            groups.clear()
+    if not runs:
+        rows = pl.concat(groups) if groups else pl.DataFrame(schema=typed.rows.collect_schema())
+        return Slices(spec, typed, held=vet(spec, rows, typed))
+    runs += [_kept(rows, scratch) for rows in groups]
+    return Slices(spec, typed, _ranges(runs, weight), runs=tuple(run.rows for run in runs))
+
+
+def _groups(spec: TableSpec, typed: Typed) -> Iterator[pl.DataFrame]:
+    """Return the rows of a frame in groups that can be sorted in memory."""
+    batches = readable(spec, lambda: typed.rows.collect_batches(chunk_size=POLICY.batch_rows))
+    gathered: list[pl.DataFrame] = []
+    weight = 0
+    while (batch := readable(spec, lambda: next(batches, None))) is not None:
+        gathered.append(batch)
+        weight += POLICY.weight(batch)
+        if weight > POLICY.run_bytes:
+            yield pl.concat(gathered)
+            gathered, weight = [], 0
+    if gathered:
+        yield pl.concat(gathered)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A sorted file of rows: lazily, their number, and some of their identifiers in even distances."""
+
+    rows: pl.LazyFrame
+    height: int
+    sample: pl.Series
+
+
+def _kept(rows: pl.DataFrame, scratch: Scratch) -> _Run:
+    ordered = rows.sort("identifier")
+    return _Run(scratch.keep(ordered), rows.height, ordered["identifier"].gather_every(POLICY.sample_rows))
+
+
+def _ranges(runs: list[_Run], weight: int) -> tuple[Range, ...]:
+    """Return ranges of identifiers that hold about as many rows each as a slice may have."""
+    rows = sum(run.height for run in runs)
+    step = max(1, rows * POLICY.slice_bytes // (weight * POLICY.sample_rows))
+    sample = pl.concat([run.sample for run in runs]).drop_nulls().sort()
+    cuts = [None, *sample.gather_every(step, offset=step).unique().sort().to_list(), None]
+    return tuple(Range(start, end) for start, end in pairwise(cuts))
