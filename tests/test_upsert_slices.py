@@ -88,13 +88,13 @@ def assert_same_lake(one: Client, other: Client) -> None:
         assert_frame_equal(*(frame.sort("identifier", "valid_from") for frame in rows))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_slices_report_and_write_what_the_whole_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     rng = random.Random(seed)
     whole, sliced = Client(tmp_path / "whole"), Client(tmp_path / "sliced")
-    for step in range(3):
+    for step in range(4):
         frames, instant = release(rng), BEGIN + timedelta(days=step)
         cascade = rng.random() < 0.5
         for missing in ("keep", "delete") if step % 2 else ("keep",):
@@ -133,16 +133,17 @@ def test_slices_hold_all_rows_of_an_identifier_and_no_more_than_they_may(tiny: N
     with Scratch() as scratch:
         made = to_slices(table_spec(PatientPayload), frame, scratch)
         read = [made.read(within).rows for within in made.ranges]
-    assert len(read) > 30
+    assert len(read) > 20
     assert max(rows.height for rows in read) <= 10
-    assert pl.concat(read)["identifier"].to_list() == sorted(patients(200).collect()["identifier"])
+    held = [rows["identifier"].sort().to_list() for rows in read]
+    assert [one for part in held for one in part] == sorted(patients(200).collect()["identifier"])
 
 
 def test_slices_become_one_commit_of_full_files(client: Client) -> None:
     before = files_of(client)
     report = client.patients.upsert(patients(100), batch_id="b")
-    (entry,) = [entry for entry in client.commits.list() if entry.commit_id == report.commit_id]
-    assert (report.created, entry.counts["created"]) == (100, 100)
+    entry = client.commits.list().row(by_predicate=pl.col("commit_id") == report.commit_id, named=True)
+    assert (report.created, entry["created"]) == (100, 100)
     assert len(files_of(client) - before) == 2  # one for each datasource, however many slices there were
     assert client.patients.upsert(patients(100), batch_id="b").already_committed
     assert client.patients.upsert(patients(100)).unchanged == 100

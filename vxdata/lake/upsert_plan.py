@@ -1,9 +1,8 @@
 """What an upsert does to one table: planned slice by slice, joined into one plan for one commit."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 
 import polars as pl
 
@@ -88,9 +87,9 @@ class Before:
         datasources: those of the resources that it makes: the frame names them.
     """
 
-    gone: Mapping[str, pl.Series] = MappingProxyType({})
-    coming: Mapping[str, tuple[pl.LazyFrame, ...]] = MappingProxyType({})
-    datasources: Mapping[str, pl.Series] = MappingProxyType({})
+    gone: Mapping[str, pl.Series] = field(default_factory=dict)
+    coming: Mapping[str, tuple[pl.LazyFrame, ...]] = field(default_factory=dict)
+    datasources: Mapping[str, pl.Series] = field(default_factory=dict)
 
 
 NOTHING_BEFORE = Before()
