@@ -232,7 +232,8 @@ def _placed(spec: TableSpec, rows: FileRows, rejected: pl.DataFrame) -> pl.DataF
         return rows.faults.clear()
     reason = pl.col("rejected_because" if "rejected_because" in rejected.columns else "reason")
     refused = rejected.lazy().select("identifier", reason.alias("reason")).unique("identifier")
-    places = rows.frames[spec].join(refused, on="identifier", how="inner", suffix=":").collect()
+    found = rows.frames[spec].join(refused, on="identifier", how="inner", suffix=":")
+    places = found.collect(engine="streaming")  # few of rows that may be more than memory holds
     reasons = places["reason:" if "reason:" in places.columns else "reason"]
     fields = reasons.str.split(" ").list.first()
     values = [shown(places[name][at : at + 1]).item() for at, name in enumerate(_held(fields, places.columns))]
