@@ -13,10 +13,11 @@ import polars as pl
 from hypothesis import strategies as st
 
 from tests.support.model import FIELDS, PARENT_TYPES, Model, Row, Upsert, type_of
+from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import PatientPayload
 from vxdata.sdk import Client
-from vxdata.sdk.namespace import Namespace, UpsertReport
+from vxdata.sdk.namespace import Namespace
 
 IDENTIFIERS = {
     "datasource": ("datasource/a", "datasource/b =#%2F"),
