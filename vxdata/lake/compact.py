@@ -150,6 +150,8 @@ def _targets(base: Snapshot, facts: pl.DataFrame) -> tuple[list[tuple[str, str]]
     closings = base.collect(tail.filter(pl.col("closes").is_not_null()).select(*_NAMED, ":from")).with_row_index(":n")
     low, high = (closings["identifier"].min() or "", closings["identifier"].max() or "")
     reached = facts.filter((pl.col("low") <= str(high)) & (pl.col("high") >= str(low)))
+    begun = pl.col("begins") <= pl.lit(closings["closes"].max(), INSTANT)  # a version that is named had begun by then
+    reached = reached.filter(begun.fill_null(True))
     found = pl.concat(_versions_in(base, files, closings) for files in _by_rows(reached))
     edges = found.join(closings.select(":n", ":from"), on=":n").select(":from", ":to").unique()
     gone = closings.join(found, on=":n", how="anti").select(_NAMED).unique()

@@ -153,7 +153,7 @@ class _Waiting:
 
 def _detached(rows: pl.DataFrame, is_kept: pl.Series) -> pl.DataFrame:
     """Return some of the rows; a few are copied, because a text that waits keeps the memory of its whole column."""
-    kept = rows.filter(is_kept)
+    kept = rows if is_kept.all() else rows.filter(is_kept)
     if 2 * kept.height > rows.height:
         return kept
     return pl.DataFrame(to_plain_arrow(kept, kept.schema), schema=kept.schema)
