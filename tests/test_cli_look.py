@@ -360,8 +360,8 @@ def test_info_fits_a_terminal(client: Client) -> None:
     lines = plain(written).splitlines()
     assert code == 0
     lines = lines[lines.index("") - 1 :]  # a long address takes two lines
-    assert lines[3].split() == ["table", "resources", "versions", "files", "tail", "size", "log"]
-    assert lines[8].split()[:5] == ["volumes", "3", "5", "3", "2"]
+    assert lines[2].split() == ["table", "resources", "versions", "files", "tail", "size", "log"]
+    assert lines[7].split()[:5] == ["volumes", "3", "5", "3", "2"]
     assert max(map(len, lines[2:])) <= 80
     assert lines[-1] == "volumes wants compaction."
 
