@@ -9,7 +9,7 @@ import polars as pl
 
 from vxdata.lake.faults import translated
 
-_GROUP_ROWS = 8_000  # small, so that a range of a sorted file is read without its neighbours
+_GROUP_ROWS = 4_000  # small, so that a range of a sorted file is read without its neighbours
 
 
 class Scratch:

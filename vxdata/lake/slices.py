@@ -102,8 +102,8 @@ class Slices:
         """Return the wanted states of one slice."""
         if self.held is not None:
             return self.held
-        rows = read_kept(pl.concat([run.filter(within.holds()) for run in self.runs]))
-        return vet(self.spec, rows, self.typed)
+        rows = [read_kept(run.filter(within.holds())) for run in self.runs]  # one by one: of each only a part is kept
+        return vet(self.spec, pl.concat(rows), self.typed)
 
     def mentioned(self, within: Range) -> pl.Series:
         """Return every identifier of one slice, rejected ones included."""

@@ -294,7 +294,7 @@ def _repeat(lake: Lake, base: Snapshot, slices: Slices, stamp: Stamp) -> Plan:
     nothing, no_one = _nothing(base), pl.Series(dtype=pl.String)
     first = first_commit_id(lake, [base.spec], Batch(stamp.batch_id or ""))
     seen = SteadyView(BaseFirst(base, lake))
-    done = Upserted(0, 0, 0, slices.nothing_rejected, no_one, (), seen, True, first)
+    done = Upserted(0, 0, 0, slices.nothing_rejected, no_one, (nothing.lazy(),), seen, True, first)
     return Plan(nothing, Premises(no_one), done)
 
 
