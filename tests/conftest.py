@@ -77,9 +77,12 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return use
 
 
-@pytest.fixture(params=["local", "moto", "ministack"])
+@pytest.fixture(params=["local", pytest.param("moto", marks=pytest.mark.slow), "ministack"])
 def make_lake_uri(request: pytest.FixtureRequest, tmp_path: Path, use_endpoint: Callable[[str], None]) -> MakeLakeUri:
-    """A function that returns the URI of a new lake at each call: local, on moto, on ministack."""
+    """A function that returns the URI of a new lake at each call: local, on ministack, and in the longer runs on moto.
+
+    moto serves the same requests five to ten times slower; faults, races and the canary are tested on it in any case.
+    """
     if request.param == "local":
         return lambda: str(tmp_path / uuid.uuid4().hex / "lake")
     endpoint_url: str = request.getfixturevalue(f"{request.param}_url")

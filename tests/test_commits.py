@@ -170,14 +170,14 @@ def test_restore_and_revert_by_command(client: Client) -> None:
 
 def test_revert_shows_what_it_would_do_and_asks(client: Client) -> None:
     commit_id = client.commits.list()["commit_id"][0]
-    for answer, count in (("n\n", 1), ("y\n", 2)):
+    for answer, code, count in (("n\n", 1, 1), ("y\n", 0, 2)):
         process, terminal = start_on_terminal("revert", commit_id, "--uri", client.uri)
         asked = plain(read_terminal(terminal, until="[y/N]"))
         os.write(terminal, answer.encode())
         read_terminal(terminal)
         os.close(terminal)
         assert "created" in asked
-        assert process.wait() == 0
+        assert process.wait() == code
         assert client.patients.query().count() == count
 
 

@@ -34,7 +34,7 @@ def start(lake_uri: str) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize(
-    ("make_lake_uri", "writers", "rounds"), [("local", 4, 8), ("ministack", 3, 4)], indirect=["make_lake_uri"]
+    ("make_lake_uri", "writers", "rounds"), [("local", 4, 5), ("ministack", 3, 3)], indirect=["make_lake_uri"]
 )
 def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, writers: int, rounds: int) -> None:
     """They make the lake and its tables at once too."""
@@ -50,17 +50,17 @@ def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, 
 
 
 @pytest.mark.parametrize(
-    ("make_lake_uri", "writers", "kills"),
+    ("make_lake_uri", "writers", "kills", "seconds"),
     [
-        ("local", 3, 20),
-        ("ministack", 2, 5),
-        pytest.param("local", 4, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
-        pytest.param("moto", 3, 30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        ("local", 3, 8, 0.3),
+        ("ministack", 2, 4, 1.5),
+        pytest.param("local", 4, 100, 0.3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("moto", 3, 30, 3.0, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
     indirect=["make_lake_uri"],
 )
 def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(
-    start: Start, lake_uri: str, writers: int, kills: int
+    start: Start, lake_uri: str, writers: int, kills: int, seconds: float
 ) -> None:
     """The next writer starts while its predecessor is killed at a random moment; others go on all the time."""
     chance, killed = random.Random(kills), []
@@ -69,7 +69,7 @@ def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_by_half(
         running.append(start())
         killed.append(running.pop(0))
         killed[-1].wait_until_ready()
-        time.sleep(chance.uniform(0, 0.3))
+        time.sleep(chance.uniform(0, seconds))
         killed[-1].kill()
     for contender in running:
         contender.kill()

@@ -10,6 +10,7 @@ returned is told, a line each.
 from __future__ import annotations
 
 import hashlib
+import logging
 import subprocess
 import sys
 import threading
@@ -178,6 +179,7 @@ def main(uri: str, name: str, rounds: int, role: str, seconds: float, without: s
         from tests.support.broken import RULES
 
         RULES[without](pytest.MonkeyPatch())
+    logging.getLogger("vxdata").setLevel(logging.ERROR)  # what is left on stderr is a failure
     client = Client(uri, author=name)
     if role in ("contender", "loner"):
         set_up(client, name)

@@ -38,9 +38,10 @@ def tend_log(table: Table, version: int) -> None:
 
 
 def _ask_for_compaction(table: Table) -> None:
-    """Say, as often as a checkpoint is due, that the table's tail has grown long enough to be folded."""
-    folds = partitions_to_fold(table.snapshot(), BY_SCHEDULE)
+    """Say, once for each table that is held open, that its tail has grown long enough to be folded."""
+    folds = [] if table.is_told_to_want_compaction else partitions_to_fold(table.snapshot(), BY_SCHEDULE)
     if folds:
+        table.is_told_to_want_compaction = True
         logger.warning(
             "%s wants compaction in %d datasources: run 'vxdata maintain', or client.compact(%r)",
             table.spec.namespace, len(folds), table.spec.namespace,

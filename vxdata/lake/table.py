@@ -56,6 +56,7 @@ class Table:
         self._latest: Snapshot | None = None
         self._listed_at = (0.0, 0.0)
         self.checkpoint_version: int | None = None
+        self.is_told_to_want_compaction = False
         self._closings: dict[str, pl.DataFrame] = {}
         self._transactions: dict[tuple[str, int, str], int | None] = {}
 
