@@ -6,6 +6,7 @@ compared to the microsecond. The lake is made once, in a folder, and copied.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ UPSERTED = pl.DataFrame(
 )
 NEW = (resource("patient/n", SOURCE, birthyear=1980), resource("pathologyspecimen/n", "patient/n", type="RPE"))
 COPIERS = 8
+MOST_WAIT_SECONDS = 0.2
+"""An erasure waits a minute and a half for writers that are under way: here there are none."""
 
 Picture = dict[str, Any]
 """What can be seen of a lake: all versions of each type, the rows of the kept snapshot, what is kept."""
@@ -91,7 +94,8 @@ def connect(uri: str, endpoint_url: str | None, now: Callable[[], datetime], dea
     store = open_store(uri)
     if endpoint_url:
         store.__dict__["_settings"] = settings_of(endpoint_url)
-    lake = Lake(store, Patience(deadline_seconds, now=now))
+    patience = Patience(deadline_seconds, now=now, sleep=lambda seconds: time.sleep(min(seconds, MOST_WAIT_SECONDS)))
+    lake = Lake(store, patience)
     return Client._of(Session(lake, lake, "tester"))
 
 
@@ -227,6 +231,10 @@ def _verify(client: Client, _: Facts) -> Any:
     return report.findings.rows(), report.checked
 
 
+def _erase(client: Client, _: Facts) -> Any:
+    return client.erase("patient/1", reason="consent withdrawn", dry_run=False).left
+
+
 def _keep(client: Client, _: Facts) -> Any:
     return client.snapshots.keep("new").tables
 
@@ -260,6 +268,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "revert": _Write(_revert, is_whole=False),
     "compact": _Write(_compact),
     "vacuum": Operation(_vacuum, in_months),
+    "erase": Operation(_erase, in_months),
     "keep": _Write(_keep),
     "drop": _Write(lambda client, _: client.snapshots.drop(OTHER)),
     "settle": _Write(_settle),
