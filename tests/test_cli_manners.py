@@ -60,7 +60,7 @@ def python(code: str, *args: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=["vxdata", *map(" ".join, COMMANDS[1:])])
 def test_each_command_has_help_with_examples(command: tuple[str, ...]) -> None:
-    done = run(*command, "--help")
+    done = run_here(*command, "--help")
     assert done.returncode == 0
     assert f"$ {' '.join(('vxdata', *command))}" in done.stdout
     assert f"Usage: {' '.join(('vxdata', *command))} " in done.stdout
@@ -169,7 +169,7 @@ def test_a_mistake_is_one_sentence_with_value_and_remedy(
     monkeypatch: pytest.MonkeyPatch, folder: Path, index: Path, options: str, code: int, words: list[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    done = run("ingest", "idc", "--uri", "lake", "--index", index, options)
+    done = run_here("ingest", "idc", "--uri", "lake", "--index", index, options)
     assert (done.returncode, done.stdout) == (code, "")
     assert [word for word in words if word not in done.stderr] == []
     assert done.stderr.startswith("Error: ")

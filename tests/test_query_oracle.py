@@ -50,9 +50,9 @@ from vxdata.catalog.table import METADATA_COLUMNS
 from vxdata.sdk import F
 
 KEYS = (pl.col("identifier"), pl.col("valid_from").to_physical())
-QUESTIONS = {"volumes": 600, "pathology_specimens": 300, "biopsies": 300}
+QUESTIONS = {"volumes": 400, "pathology_specimens": 200, "biopsies": 200}
 """A question has one tree, or (a third of them) two."""
-MORE = 10
+MORE = 15
 EACH = {"subquery": 5, "contains": 6, "startswith": 3, "endswith": 3, "is_in": 3}
 """How many tests of each verb on each column; of others two."""
 EAST = timezone(timedelta(hours=5, minutes=30))
