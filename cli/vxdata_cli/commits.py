@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vxdata_cli.options import Debug, Json, Profile, Quiet, Uri
+from vxdata_cli.options import Debug, Json, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ REVERT_EXAMPLES = """Examples:
 
   $ vxdata revert 6f1e0c3a9d5b4f0e8a7c2d1b3e4f5a6b
   $ vxdata revert 6f1e0c3a9d5b4f0e8a7c2d1b3e4f5a6b --reason "wrong file" --yes"""
-
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]
 
 
 def log(

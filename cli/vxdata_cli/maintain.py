@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vxdata_cli.jobs import exit_code_of, job_log
-from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Uri
+from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
@@ -29,8 +29,6 @@ ERASE_EXAMPLES = """Examples:
   $ vxdata erase patient/BB00017 --reason "consent withdrawn" --yes
 
 Exit codes: 0 done, 8 a person is needed: something still tells of it."""
-
-Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")]
 
 
 def compact(
