@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
 .DEFAULT_GOAL := help
+# many processes are started: each would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test test-slow torture check format bench bench-large lock wheel clean
 
 help: ## show this list
@@ -24,8 +26,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml $(shell find tests/plugin -type
 demo: $(VENV)/.ready ## build a lake from the public IDC index and ask it three questions
 	@$(BIN)/vxdata demo
 
+# two processes share the cores: more threads in each would only wait for each other
+ONE_THREAD := POLARS_MAX_THREADS=1 TOKIO_WORKER_THREADS=1
+
 test: $(VENV)/.ready ## run the whole test-suite (local folder and S3 servers of its own)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not torture"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not torture"
 
 test-slow: $(VENV)/.ready ## the longer runs: the full IDC releases, long state machines
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow

@@ -729,7 +729,7 @@ def test_a_checkpoint_hint_that_is_damaged_is_no_failed_write(scene: Scene, hint
 ENTRY = r"/_delta_log/\d{20}\.json$"
 
 
-@pytest.fixture(scope="module", params=["moto", "ministack"])
+@pytest.fixture(scope="module", params=[pytest.param("moto", marks=pytest.mark.slow), "ministack"])
 def proxy_process(request: pytest.FixtureRequest) -> Iterator[Proxy]:
     with Proxy(request.getfixturevalue(f"{request.param}_url")) as proxy:
         yield proxy

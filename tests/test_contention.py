@@ -54,7 +54,7 @@ def test_of_eight_processes_every_acknowledged_step_counts_once_and_none_fails(
 @pytest.mark.parametrize(
     ("make_lake_uri", "seconds"),
     [
-        ("local", 4.0),
+        ("local", 2.5),
         pytest.param("local", LONG_SECONDS, marks=LONG),
         pytest.param("ministack", LONG_SECONDS, marks=LONG),
     ],

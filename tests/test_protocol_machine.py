@@ -58,7 +58,7 @@ def run_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 @pytest.mark.timeout(900)  # a failure is shrunk for up to five minutes
 @pytest.mark.parametrize("make_lake_uri", ["local"], indirect=True)
 def test_a_lake_on_disk_is_as_the_model_says(run_machine: Callable[..., int], make_lake_uri: MakeLakeUri) -> None:
-    run_machine(make_lake_uri, examples=8, steps=20)
+    run_machine(make_lake_uri, examples=5, steps=20)
 
 
 @pytest.mark.timeout(900)

@@ -886,7 +886,7 @@ def theirs(mode: str, at: datetime) -> str:
     return MODES[mode].replace("$at", f"TIMESTAMP '{at.isoformat(' ')}'")
 
 
-@settings(judge_settings, max_examples=200)
+@settings(judge_settings, max_examples=60)
 @given(tree=trees, mode=st.sampled_from(sorted(MODES)), at=instants)
 def test_duckdb_finds_the_same_rows_for_any_predicate(judged: Judged, tree: Any, mode: str, at: datetime) -> None:
     sql, parameters = to_sql(tree)

@@ -34,7 +34,7 @@ def compact(client: Client) -> None:
     assert report.rounds["folded"].sum() > 0
 
 
-@pytest.fixture(params=["tail", "folded"])
+@pytest.fixture(params=[pytest.param("tail", marks=pytest.mark.slow), "folded"])
 def fold(request: pytest.FixtureRequest) -> Fold:
     """Fold the lake, or leave it as it is: what comes after must not differ."""
     return compact if request.param == "folded" else lambda client: None
@@ -66,7 +66,11 @@ def contents(client: Client) -> dict[str, Any]:
     return {row["identifier"]: row for frame in frames for row in frame.rows(named=True)}
 
 
-@pytest.mark.parametrize(("make_lake_uri", "fold"), [("local", "tail"), ("ministack", "folded")], indirect=True)
+@pytest.mark.parametrize(
+    ("make_lake_uri", "fold"),
+    [("local", "tail"), pytest.param("ministack", "folded", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_cascade_is_undone_with_all_content_root_first(lake_uri: str, fold: Fold) -> None:
     client = open_client(lake_uri)
     client.resources.create(TREE)

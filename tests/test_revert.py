@@ -56,7 +56,7 @@ def compact(client: Client) -> None:
     assert report.rounds["folded"].sum() > 0
 
 
-@pytest.fixture(params=["tail", "folded"])
+@pytest.fixture(params=[pytest.param("tail", marks=pytest.mark.slow), "folded"])
 def fold(request: pytest.FixtureRequest) -> Fold:
     """Fold the lake, or leave it as it is: what comes after must not differ."""
     return compact if request.param == "folded" else lambda client: None
@@ -97,7 +97,11 @@ def change(client: Client) -> str:
     return commit_id
 
 
-@pytest.mark.parametrize(("make_lake_uri", "fold"), [("local", "tail"), ("ministack", "folded")], indirect=True)
+@pytest.mark.parametrize(
+    ("make_lake_uri", "fold"),
+    [("local", "tail"), pytest.param("ministack", "folded", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_an_ingest_is_undone_in_all_its_tables(lake_uri: str, fold: Fold) -> None:
     client = open_client(lake_uri)
     client.resources.create(TREE)

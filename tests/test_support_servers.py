@@ -34,7 +34,7 @@ from tests.support.servers import ROOT, aws_environment, make_bucket, start_care
 MEGABYTE = 1_000_000
 
 
-@pytest.fixture(scope="module", params=["moto", "ministack"])
+@pytest.fixture(scope="module", params=[pytest.param("moto", marks=pytest.mark.slow), "ministack"])
 def server_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url

@@ -14,7 +14,7 @@ CONFIGURATIONS = {
 }
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("configuration", ["with the pydantic plugin", pytest.param("without", marks=pytest.mark.slow)])
 def test_mypy_sees_the_types_that_the_sdk_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: str
 ) -> None:

@@ -364,6 +364,7 @@ def test_a_flipped_bit_in_a_data_file_is_always_reported(lake: Path) -> None:
 FLIPS = {"*.json": 10, "*.checkpoint.parquet": 8, "_last_checkpoint": 2}
 
 
+@pytest.mark.slow  # test_damage has a short form
 @pytest.mark.parametrize("what", FLIPS)
 def test_a_flipped_bit_in_the_log_is_reported_or_harmless(lake: Path, what: str) -> None:
     chance, clean = random.Random(what), contents(Client(lake))

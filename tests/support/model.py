@@ -212,6 +212,11 @@ class Model:
     def close(self, identifier: str, at: datetime) -> None:
         self.past[identifier][-1] = replace(self.past[identifier][-1], valid_to=at)
 
+    def erase(self, identifier: str) -> None:
+        """Forget a resource, and whatever lay below it, as long as it lay there."""
+        kept = {i: [v for v in past if identifier not in v.ancestors] for i, past in self.past.items()}
+        self.past = {i: past for i, past in kept.items() if past and i != identifier}
+
     def upsert(self, args: Upsert, now: datetime, under: Model | None = None) -> Done:
         """Do the rows one by one on a copy, and take it over if nothing forbids it.
 

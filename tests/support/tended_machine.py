@@ -1,4 +1,4 @@
-"""The state machine of a lake that is tended: checkpoints, trimming, vacuum, kept snapshots, verify, and batches.
+"""The state machine of a lake that is tended: checkpoints, trimming, vacuum, kept snapshots, verify, erasure, batches.
 
 Months pass between one step and the next where vacuum and trimming want old files: they get a clock that is far ahead,
 and what no client can live through (a write under way, a listing that is months old) has ended by then.
@@ -14,7 +14,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from tests.support.comparison import compare
 from tests.support.machine import CLIENTS, COUNTS, LakeMachine
-from tests.support.model import Done, Model
+from tests.support.model import Done, Model, type_of
 from tests.support.stepping import Clock, open_client
 from tests.support.wishes import NAMESPACES, type_names, upsert_with, upserts
 from vxdata.errors import NotFoundError
@@ -55,13 +55,17 @@ class TendedMachine(LakeMachine):
     def vacuum(self, deletes: bool) -> None:
         """Let months go by, and take what no state needs; once more takes nothing."""
         self.months_pass() if deletes else None
-        ahead = Clock()
-        ahead.now = datetime.now(UTC) + MONTHS
-        sweeper = open_client(self.uri, ahead.patience())
+        sweeper = self.client_ahead()
         planned = sweeper.vacuum(dry_run=True)
         if deletes:
             assert sweeper.vacuum(dry_run=False).taken.select("path").equals(planned.taken.select("path"))
             assert sweeper.vacuum(dry_run=True).count == 0
+
+    def client_ahead(self) -> Client:
+        """Return a client for which months have passed."""
+        ahead = Clock()
+        ahead.now = datetime.now(UTC) + MONTHS
+        return open_client(self.uri, ahead.patience())
 
     def months_pass(self) -> None:
         """End what does not live for months."""
@@ -81,6 +85,26 @@ class TendedMachine(LakeMachine):
         elif drops:
             snapshots.drop(name)
             del self.kept[name]
+
+    @precondition(lambda self: self.steps % 3 == 0)
+    @rule(type_name=st.sampled_from(["patient", "pathologyspecimen"]), data=st.data())
+    def erase(self, type_name: str, data: st.DataObject) -> None:
+        """Erase a resource that the lake knows; kept snapshots that need its files open no more, and are named."""
+        known = sorted(identifier for identifier in self.model.past if type_of(identifier) == type_name)
+        if not known:
+            return
+        identifier = data.draw(st.sampled_from(known))
+        self.months_pass()
+        self.puts.spare()
+        eraser, reason = self.client_ahead(), "consent withdrawn"
+        planned, done = (eraser.erase(identifier, reason=reason, dry_run=is_dry) for is_dry in (True, False))
+        assert done.left == ()
+        assert done.tables.equals(planned.tables)
+        self.kept = {name: kept for name, kept in self.kept.items() if name not in done.kept_snapshots}
+        assert set(eraser.snapshots.list()["name"]) == self.kept.keys()
+        self.model = self.model.copy()
+        self.model.erase(identifier)
+        assert eraser.erase(identifier, reason=reason).tables.is_empty()
 
     @precondition(lambda self: self.steps % 4 == 0)
     @rule(client=CLIENTS)

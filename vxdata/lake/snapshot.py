@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars import selectors
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.lake import scd2
@@ -63,13 +64,18 @@ class Snapshot:
         """The statistics of the live files, those of the partition column included: see `polars_statistics`."""
         datasource = self.files[PARTITION_COLUMN]
         bounds = [datasource.alias(f"{PARTITION_COLUMN}_{end}") for end in ("min", "max")]
-        counted = polars_statistics(self.files, self.all_columns)
-        return counted.with_columns(*bounds, pl.lit(0, pl.UInt32).alias(f"{PARTITION_COLUMN}_nc"))
+        return self._scanned_statistics.with_columns(*bounds, pl.lit(0, pl.UInt32).alias(f"{PARTITION_COLUMN}_nc"))
+
+    @cached_property
+    def _scanned_statistics(self) -> pl.DataFrame:
+        """What a scan carries of all live files; a partition's value it takes from the folder's name."""
+        return polars_statistics(self.files, self.all_columns)
 
     @cached_property
     def columns_with_statistics(self) -> dict[str, pl.DataType]:
         """The columns whose bounds and null counts are known."""
-        return {name: dtype for name, dtype in self.all_columns.items() if f"{name}_nc" in self.statistics.columns}
+        known = set(self.statistics.columns)
+        return {name: dtype for name, dtype in self.all_columns.items() if f"{name}_nc" in known}
 
     def files_that(self, may_hold: pl.Expr) -> pl.DataFrame:
         """Return the live files for whose statistics an expression is true, or unknown."""
@@ -103,7 +109,7 @@ class Snapshot:
             missing_columns="insert",
             extra_columns="ignore",
             include_file_paths=path_column,
-            _table_statistics=polars_statistics(files, self.all_columns) if files is self.files else None,
+            _table_statistics=self._scanned_statistics if files is self.files else None,
             _source_sizes=files["size"].to_list(),
             **(self.store.scan_options() if root is None else {}),
         )
@@ -211,18 +217,18 @@ def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series
 
 def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> pl.DataFrame:
     """Return the files' statistics as Polars skips files by them: `len`, and `_nc`, `_min`, `_max` for each column."""
-    out = {"len": files["num_records"]}
-    null_count, low, high = (files[name].struct for name in ("null_count", "min", "max"))
-    for name, dtype in columns.items():
-        if name in null_count.fields and not isinstance(dtype, pl.Struct):
-            bounded = name in low.fields
-            nothing = pl.Series([None], dtype=dtype).new_from_index(0, files.height)
-            out[f"{name}_nc"] = null_count.field(name).cast(pl.UInt32)
-            out[f"{name}_min"] = low.field(name) if bounded else nothing
-            out[f"{name}_max"] = _widened(high.field(name)) if bounded else nothing
-    return pl.DataFrame(out)
+    null_count, low, high = (files[name].struct.unnest() for name in ("null_count", "min", "max"))
+    counted = {name: t for name, t in columns.items() if name in null_count.columns and not isinstance(t, pl.Struct)}
+    nothing = pl.DataFrame(schema={n: t for n, t in counted.items() if n not in low.columns}).clear(files.height)
+    known = {
+        "nc": null_count.cast(pl.UInt32),
+        "min": low.hstack(nothing),
+        "max": _widened(high).hstack(nothing),
+    }
+    named = {f"{name}_{end}": frame[name] for name in counted for end, frame in known.items()}
+    return pl.DataFrame({"len": files["num_records"], **named})
 
 
-def _widened(high: pl.Series) -> pl.Series:
+def _widened(high: pl.DataFrame) -> pl.DataFrame:
     """Return maxima of instants one millisecond later: the Delta protocol lets writers cut them to milliseconds."""
-    return high + timedelta(milliseconds=1) if isinstance(high.dtype, pl.Datetime) else high
+    return high.with_columns(selectors.datetime() + timedelta(milliseconds=1))
