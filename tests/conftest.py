@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,24 @@ from tests.support.servers import Server, aws_environment, make_bucket, start_mi
 MakeLakeUri = Callable[[], str]
 TellFigures = Callable[[str], None]
 FIGURES = "figures"
+
+
+def keep_the_environment_in_python() -> None:
+    """Let changes of `os.environ` reach this process's Python and new processes, but not `setenv`.
+
+    Threads of Polars read the environment (`POLARS_LOG_CONCURRENCY`) for as long as a store was scanned, and `setenv`
+    in another thread moves what they read: the process dies of it, rarely.
+    """
+    start = subprocess.Popen.__init__
+
+    def started(process: Any, *args: Any, env: Any = None, **options: Any) -> None:
+        start(process, *args, env=dict(os.environ) if env is None else env, **options)
+
+    os.putenv = os.unsetenv = lambda *_: None
+    subprocess.Popen.__init__ = started  # type: ignore[method-assign]
+
+
+keep_the_environment_in_python()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Source: docs of the traps (commits, reading); decision 001 (files are skipped by
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,8 @@ def table_uri(make_lake_uri: MakeLakeUri) -> str:
 
 
 def options(uri: str) -> dict[str, str] | None:
-    return {"allow_http": "true"} if uri.startswith("s3://") else None
+    named = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {"allow_http": "true", **named} if uri.startswith("s3://") else None
 
 
 def append(table: DeltaTable, path: str, retries: int | None) -> None:

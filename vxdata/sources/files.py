@@ -7,6 +7,7 @@ Source: design of record, section 7; docs/files.md has the rules of each format.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def read_files(
         present: set[TableSpec] = set()
         filled: dict[str, None] = {}
         rows = 0
-        for batch in _batches(file, rules):
+        for batch in _ahead(_batches(file, rules)):
             typed = to_typed(file, batch, rules)
             gathered.add(position, typed.frames, typed.faults, batch.ignored)
             filled |= dict.fromkeys(batch.rows.columns)
@@ -127,6 +128,15 @@ def read_files(
             _refuse_stray(file, filled, present, rules)
         gathered.end_file(file)
     return gathered.to_rows(tuple(files))
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield batches while a thread reads the next one: to read and to check take about as long."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 def _batches(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
