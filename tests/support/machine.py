@@ -363,6 +363,8 @@ class LakeMachine(RuleBasedStateMachine):
 
         def fold(base: Snapshot) -> Rewrite | None:
             facts = file_facts(base)
+            if facts.is_empty():  # an erasure may leave none
+                return None
             facts = facts.filter(pl.col("datasource_id") == data.draw(st.sampled_from(sorted(facts["datasource_id"]))))
             keys = data.draw(st.sets(st.sampled_from(sorted(facts["key"])), min_size=1))
             chosen = as_chosen(facts, keys, NO_CLOSINGS, data.draw(st.sampled_from(SMALL_POLICIES)))
