@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vxdata_cli.options import Debug, Json, Profile, Quiet, Reason, Uri
+from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def restore(
     profile: Profile = None,
     reason: Reason = None,
     as_json: Json = False,
+    no_progress: NoProgress = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +71,9 @@ def restore(
     from vxdata_cli.tables import count_table, frame_table
 
     client = Client(uri)
-    report = client.resources.restore(identifier, reason=reason)
+    with out.steps() as begin:
+        begin(f"restore {identifier}")
+        report = client.resources.restore(identifier, reason=reason)
     left_out = [frame_table(report.left_out)] if report.left_out.height else []
     shown = count_table(f"{identifier} in {client.uri}", {"restored": report.restored})
     out.result(_restored(client.uri, report), shown, *left_out)
@@ -83,6 +86,7 @@ def revert(
     profile: Profile = None,
     reason: Reason = None,
     as_json: Json = False,
+    no_progress: NoProgress = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -96,11 +100,15 @@ def revert(
 
     client = Client(uri)
     if not yes:
-        planned = client.commits.revert(commit_id, dry_run=True)
+        with out.steps() as begin:
+            begin("look at what it did")
+            planned = client.commits.revert(commit_id, dry_run=True)
         if planned.refused.is_empty():
             out.show(_counts(f"To revert {commit_id} in {client.uri}", planned))
             out.confirm("Revert it?")
-    report = client.commits.revert(commit_id, reason=reason)
+    with out.steps() as begin:
+        begin(f"revert {commit_id}")
+        report = client.commits.revert(commit_id, reason=reason)
     out.result(_reverted(client.uri, commit_id, report), _counts(f"Reverted {commit_id} in {client.uri}", report))
 
 

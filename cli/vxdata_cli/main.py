@@ -115,11 +115,19 @@ def root(
 def main() -> None:
     """Run the command line, and turn whatever ends it into one sentence and an exit code."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for them reads all installed packages
-    gc.set_threshold(50_000, 20, 20)  # imports make many objects and no garbage: a fifth of the start-up time
+    gc.set_threshold(500_000, 20, 20)  # imports make many objects and no garbage: a fifth of the start-up time
     _accept_any_text()
+    _leave_out_other_commands()
     end_at_second_interrupt()
     logging.getLogger("vxdata").addHandler(WarningsToOut())
     _end_at_once(_run())
+
+
+def _leave_out_other_commands() -> None:
+    """Register one command alone if the first argument names it: typer builds all options of all commands."""
+    asked = [c for c in app.registered_commands if c.callback and [c.callback.__name__] == sys.argv[1:2]]
+    if asked:
+        app.registered_commands, app.registered_groups = asked, []
 
 
 def _run() -> int:
