@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import uuid
@@ -16,6 +17,12 @@ from tests.support.servers import Server, aws_environment, make_bucket, start_mi
 MakeLakeUri = Callable[[], str]
 TellFigures = Callable[[str], None]
 FIGURES = "figures"
+BUCKETS_IN_LONG_RUNS = pytest.mark.parametrize(
+    "make_lake_uri",
+    ["local", *(pytest.param(server, marks=pytest.mark.slow) for server in ("ministack", "moto"))],
+    indirect=True,
+)
+"""For tests of what lies above the store: another test of the same promise runs on S3 each time."""
 
 
 def keep_the_environment_in_python() -> None:
@@ -120,6 +127,13 @@ def make_lake_uri(request: pytest.FixtureRequest, tmp_path: Path, use_endpoint: 
 def lake_uri(make_lake_uri: MakeLakeUri) -> str:
     """The URI of a new lake, empty and not made yet: local, on moto, on ministack."""
     return make_lake_uri()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave the thousands of collected tests out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

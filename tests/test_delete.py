@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
@@ -71,6 +72,7 @@ def live(client: Client) -> set[str]:
     return {name for n in names for name in getattr(client, n).query().select("identifier").collect()["identifier"]}
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_leaf_is_closed_and_its_history_stays(lake_uri: str) -> None:
     client = make(lake_uri)
     before = client.volumes.retrieve("volume/1")
@@ -162,6 +164,7 @@ def test_what_is_not_live_cannot_be_deleted_and_a_second_delete_adds_nothing(cli
     assert len(client.volumes.history("volume/1")) == 1
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_deleted_resource_is_created_again_with_the_gap_between(lake_uri: str) -> None:
     client = make(lake_uri)
     client.volumes.delete("volume/1")

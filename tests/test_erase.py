@@ -278,7 +278,10 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+SHORT = ("before waiting", "before the log", "before the files")
+
+
+@pytest.mark.parametrize("stage", [s if s in SHORT else pytest.param(s, marks=pytest.mark.slow) for s in STAGES])
 def test_a_kill_anywhere_is_mended_by_running_it_again(
     client: Client, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

@@ -64,7 +64,11 @@ def figures_of(points: int, done: dict[Point, Outcome]) -> str:
     )
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+OFTEN = [name for name in OPERATIONS if name not in ("revert", "restore", "verify", "list commits", "keep", "drop")]
+RARELY = [pytest.param(name, marks=pytest.mark.slow) for name in OPERATIONS if name not in OFTEN]
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *RARELY])
 def test_a_point_of_each_operation_ends_right_or_in_a_documented_error(range_: Range, name: str) -> None:
     point = random.Random(name).choice(range_.points(name))
     done = {point: range_.run(point)}

@@ -34,7 +34,7 @@ def start(lake_uri: str) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize(
-    ("make_lake_uri", "writers", "rounds"), [("local", 4, 5), ("ministack", 2, 3)], indirect=["make_lake_uri"]
+    ("make_lake_uri", "writers", "rounds"), [("local", 3, 4), ("ministack", 2, 2)], indirect=["make_lake_uri"]
 )
 def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, writers: int, rounds: int) -> None:
     """They make the lake and its tables at once too."""
@@ -52,8 +52,8 @@ def test_processes_that_write_at_once_lose_nothing(start: Start, lake_uri: str, 
 @pytest.mark.parametrize(
     ("make_lake_uri", "writers", "kills", "seconds"),
     [
-        ("local", 3, 5, 0.3),
-        ("ministack", 2, 3, 1.5),
+        ("local", 3, 3, 0.3),
+        ("ministack", 2, 2, 2.0),
         pytest.param("local", 4, 100, 0.3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
         pytest.param("moto", 3, 30, 3.0, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],

@@ -50,11 +50,11 @@ from vxdata.catalog.table import METADATA_COLUMNS
 from vxdata.sdk import F
 
 KEYS = (pl.col("identifier"), pl.col("valid_from").to_physical())
-QUESTIONS = {"volumes": 400, "pathology_specimens": 200, "biopsies": 200}
+QUESTIONS = {"volumes": 300, "pathology_specimens": 150, "biopsies": 150}
 """A question has one tree, or (a third of them) two."""
-MORE = 15
+MORE = 20
 EACH = {"subquery": 4, "contains": 4, "startswith": 2, "endswith": 2, "is_in": 2}
-"""How many tests of each verb on each column; of others one, and of all 15 times as many in the longer runs."""
+"""How many tests of each verb on each column; of others one, and of all 20 times as many in the longer runs."""
 EAST = timezone(timedelta(hours=5, minutes=30))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from vxdata.errors import InvalidInputError, NotFoundError, VxDataError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
@@ -59,6 +60,7 @@ def story(told: tuple[Client, list[datetime]], tmp_path: Path) -> tuple[Client, 
 # -- the past
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_version_is_seen_from_its_start_until_just_before_its_end(lake_uri: str) -> None:
     client, (made, changed, deleted, again) = tell(lake_uri)
     answers = {
@@ -184,6 +186,7 @@ def test_the_present_moves_on_and_the_past_does_not(story: tuple[Client, list[da
 # -- snapshots
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_snapshot_gives_the_same_rows_whatever_is_written_later(lake_uri: str) -> None:
     client, _ = tell(lake_uri)
     fixed = client.snapshot()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from tests.support.stepping import Clock
 from tests.support.upkeep import (
     ANY_OF_PATIENTS,
@@ -68,6 +69,7 @@ def trimmed(lake: Path, days: int = 90) -> trim.TrimReport:
 # -- what goes
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_trimmed_table_opens_cold_at_its_checkpoint_and_for_writers(lake_uri: str, clock: Clock) -> None:
     client = tell(lake_uri, clock)
     checkpoint = table_of(client, "patients").write_checkpoint()

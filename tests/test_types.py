@@ -174,7 +174,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 payloads = st.builds(Everything, **{name: st.none() | values for name, values in VALUES.items()})
 property_settings = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

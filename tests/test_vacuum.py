@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from tests.support import stepping
 from tests.support.stepping import Clock, Writer, open_client
 from tests.support.upkeep import (
@@ -262,6 +263,7 @@ def test_a_clock_that_is_ahead_of_the_stores_stops_it(old_lake: Path, monkeypatc
 # -- kept snapshots, and who else is at work
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_the_files_of_a_kept_snapshot_stay_until_it_is_dropped(lake_uri: str, clock: Clock) -> None:
     client = tell(lake_uri, clock)
     token = client.snapshots.keep("before").token

@@ -93,8 +93,8 @@ def faults_at(rows: pl.DataFrame, is_bad: pl.Series, field: str, reason: str) ->
     if bad.is_empty():
         return no_faults()
     value = shown(bad[field]) if field in bad.columns else pl.Series([None] * bad.height, dtype=pl.String)
-    words = [pl.lit(field).alias("field"), value.alias("value"), pl.lit(reason).alias("reason")]
-    return bad.select(pl.col(ROW).cast(pl.Int64), *words)
+    words: list[pl.Expr | pl.Series] = [pl.lit(field).alias("field"), value.alias("value")]
+    return bad.select(pl.col(ROW).cast(pl.Int64), *words, pl.lit(reason).alias("reason"))
 
 
 def shown(values: pl.Series) -> pl.Series:
