@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from tests.support.cli import plain, run_on_terminal
 from tests.support.small_lake import T2, fill
 from tests.test_cli_manners import COMMANDS
@@ -43,8 +44,9 @@ def test_every_command_is_here_or_elsewhere() -> None:
     assert set(COMMANDS) - here - ELSEWHERE == set()
 
 
-def test_every_command_works_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = fill(str(tmp_path / "lake"))
+@BUCKETS_IN_LONG_RUNS
+def test_every_command_works_on_a_terminal(lake_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = fill(lake_uri)
     monkeypatch.setenv("VXDATA_URI", client.uri)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("identifier,parent_identifier,birthyear\npatient/csv,datasource/dasa,1970\n")
