@@ -93,7 +93,7 @@ def next_of(victims: deque[Victim]) -> Victim:
     return victims.popleft()
 
 
-SAMPLE = ["make lake", "delete", "compact", "erase"]
+SAMPLE = ["make lake", "delete", "compact", "vacuum", "erase", "settle"]
 
 
 @pytest.mark.parametrize("name", SAMPLE)

@@ -15,6 +15,7 @@ import pytest
 from tests.support.proxy import Proxy, Record
 from tests.support.servers import Server, make_bucket
 from vxdata.errors import VxDataError
+from vxdata.lake.snapshot import polars_statistics
 from vxdata.sdk import ALL, ANY, Client, F, has_ancestor
 
 Build = Callable[[Client], Any]
@@ -450,3 +451,11 @@ def test_building_a_query_needs_no_lake(tmp_path: Path) -> None:
     client = Client(tmp_path / "none")
     client.volumes.query().filter(F.volume_type == "T2").sort("identifier").limit(1).select("identifier").to_sql()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_with_one_bound_alone_is_one_without_bounds() -> None:
+    """Another writer may leave one out, and Polars wants both."""
+    bounds = {"null_count": {"a": 0, "n": 0}, "min": {"a": "x"}, "max": {"a": "y", "n": 2}}
+    files = pl.DataFrame({"num_records": [3], **{name: [fields] for name, fields in bounds.items()}})
+    found = polars_statistics(files, {"a": pl.String(), "n": pl.Int64()}).row(0, named=True)
+    assert found == {"len": 3, "a_nc": 0, "a_min": "x", "a_max": "y", "n_nc": 0, "n_min": None, "n_max": None}

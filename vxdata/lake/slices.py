@@ -28,7 +28,7 @@ class SlicePolicy:
         batch_rows: how many rows are read at once.
     """
 
-    held_bytes: int = 3 << 29
+    held_bytes: int = 1536 << 20
     slice_bytes: int = 256 << 20
     run_bytes: int = 256 << 20
     row_bytes: int = 500

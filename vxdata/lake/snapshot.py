@@ -219,11 +219,12 @@ def polars_statistics(files: pl.DataFrame, columns: dict[str, pl.DataType]) -> p
     """Return the files' statistics as Polars skips files by them: `len`, and `_nc`, `_min`, `_max` for each column."""
     null_count, low, high = (files[name].struct.unnest() for name in ("null_count", "min", "max"))
     counted = {name: t for name, t in columns.items() if name in null_count.columns and not isinstance(t, pl.Struct)}
-    nothing = pl.DataFrame(schema={n: t for n, t in counted.items() if n not in low.columns}).clear(files.height)
+    bounded = [name for name in counted if name in low.columns and name in high.columns]
+    nothing = pl.DataFrame(schema={n: t for n, t in counted.items() if n not in bounded}).clear(files.height)
     known = {
         "nc": null_count.cast(pl.UInt32),
-        "min": low.hstack(nothing),
-        "max": _widened(high).hstack(nothing),
+        "min": low[bounded].hstack(nothing),
+        "max": _widened(high[bounded]).hstack(nothing),
     }
     named = {f"{name}_{end}": frame[name] for name in counted for end, frame in known.items()}
     return pl.DataFrame({"len": files["num_records"], **named})
