@@ -12,7 +12,7 @@ import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, TableSpec
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.expr.literals import to_literal, to_literals
+from vxdata.expr.literals import Literals, to_literal, to_literals
 from vxdata.expr.select import Select
 from vxdata.expr.tree import (
     And,
@@ -115,8 +115,8 @@ def _bind_is_in(spec: TableSpec, column: str, values: tuple[Any, ...]) -> IsIn:
     _refuse_list(spec, column)
     literals = to_literals(column, column_type(spec, column), values)
     if column in _TYPE_OF_COLUMN:
-        literals = list(dict.fromkeys(_with_type(column, literal) for literal in literals))
-    return IsIn(column, tuple(literals))
+        literals = Literals(dict.fromkeys(_with_type(column, literal) for literal in literals))
+    return IsIn(column, literals)
 
 
 def _bind_text(spec: TableSpec, node: Text) -> Node:
@@ -130,8 +130,8 @@ def _bind_text(spec: TableSpec, node: Text) -> Node:
     return node
 
 
-def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(to_literals(column, _element_type(spec, column), values))
+def _elements(spec: TableSpec, column: str, values: tuple[Any, ...]) -> Literals:
+    return to_literals(column, _element_type(spec, column), values)
 
 
 def _element_type(spec: TableSpec, column: str) -> pl.DataType:

@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -52,7 +53,57 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
     )
 
 
-def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> list[Any]:
+class Literals(tuple[Any, ...]):
+    """Literals that are hashed and sorted once: a plan asks for both more than once, and 80,000 texts take 20 ms."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _ordered(self) -> dict[str, pl.Series]:
+        return {}
+
+    def ordered(self, dtype: pl.DataType) -> pl.Series:
+        """Return them sorted, as a series of a type that holds them; a float out of the reach of decimals is left out.
+
+        Args:
+            dtype: as `common_type` tells it.
+        """
+        key = str(dtype)
+        if key not in self._ordered:
+            self._ordered[key] = _to_series(self, dtype).sort(multithreaded=False)
+        return self._ordered[key]
+
+
+def _to_series(values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
+    match dtype:
+        case pl.Decimal():
+            return pl.Series([value for value in values if isinstance(value, Decimal)], dtype=dtype)
+        case pl.Float64():
+            return pl.Series([float(value) for value in values], dtype=dtype)
+    return pl.Series(values, dtype=dtype)
+
+
+def common_type(values: Collection[Any], dtype: pl.DataType) -> pl.DataType:
+    """Return the type in which a column compares with literals: an int and a float as floats, decimals exactly."""
+    if isinstance(dtype, pl.Decimal):
+        return wide_decimal(dtype, [value for value in values if isinstance(value, Decimal)])
+    if isinstance(dtype, pl.Int64) and any(isinstance(value, float) for value in values):
+        return pl.Float64()
+    return dtype
+
+
+def wide_decimal(dtype: pl.DataType, values: Iterable[Decimal]) -> pl.Decimal:
+    """Return a decimal type that holds both the column's values and the literals exactly."""
+    scale = dtype.scale if isinstance(dtype, pl.Decimal) else 0
+    return pl.Decimal(_MOST_DIGITS, max([scale, *(-int(value.as_tuple().exponent) for value in values)]))
+
+
+def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> Literals:
     """Return values as the column's type sees them, each once; None among them is left out.
 
     A long list of plain texts or ints is vetted as a whole: value by value 80,000 of them take 40 ms.
@@ -60,9 +111,9 @@ def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> lis
     Raises:
         InvalidInputError: a value is of a type that this column never equals.
     """
-    given = [value for value in values if value is not None]
+    given = [value for value in values if value is not None] if None in values else values
     plain = _is_plain(dtype, given)
-    return list(dict.fromkeys(given if plain else (to_literal(column, dtype, value) for value in given)))
+    return Literals(dict.fromkeys(given if plain else (to_literal(column, dtype, value) for value in given)))
 
 
 def _is_plain(dtype: pl.DataType, values: Collection[Any]) -> bool:

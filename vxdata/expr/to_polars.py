@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 import polars as pl
 
+from vxdata.expr.literals import Literals, common_type, wide_decimal
 from vxdata.expr.tree import (
     LONG,
     And,
@@ -52,14 +53,14 @@ def to_polars(
             return ~to_polars(part, columns, answers)  # type: ignore[arg-type]
         case Compare(column, operator, value):
             if isinstance(value, Decimal):
-                wide = _wide_decimal(columns[column], (value,))
+                wide = wide_decimal(columns[column], (value,))
                 return compare(operator, pl.col(column).cast(wide), pl.lit(value, wide))
             is_far = isinstance(columns[column], pl.Decimal)  # a float out of the reach of decimals
             tested = pl.col(column).cast(pl.Float64) if is_far else pl.col(column)
             return compare(operator, tested, _lit(value, columns[column]))
         case EqMissing(column, value):
             if isinstance(value, Decimal):
-                wide = _wide_decimal(columns[column], (value,))
+                wide = wide_decimal(columns[column], (value,))
                 return pl.col(column).cast(wide).eq_missing(pl.lit(value, wide))
             if isinstance(value, float) and isinstance(columns[column], pl.Decimal):
                 return pl.lit(False)
@@ -98,12 +99,6 @@ def _lit(value: Any, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(value, dtype)
 
 
-def _wide_decimal(dtype: pl.DataType, values: tuple[Any, ...]) -> pl.DataType:
-    """Return a decimal type that holds both the column's values and the literals exactly."""
-    scale = dtype.scale if isinstance(dtype, pl.Decimal) else 0
-    return pl.Decimal(38, max([scale, *(-int(value.as_tuple().exponent) for value in values)]))
-
-
 def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
     if not values:
         return pl.lit(False)
@@ -114,16 +109,9 @@ def _is_in(column: str, values: tuple[Any, ...], dtype: pl.DataType) -> pl.Expr:
 
 
 def one_type(tested: pl.Expr, values: tuple[Any, ...], dtype: pl.DataType) -> tuple[pl.Expr, pl.Series]:
-    """Return a column and literals as one type: an int and a float compare as floats, decimals without rounding."""
-    if isinstance(dtype, pl.Decimal):
-        exact = [value for value in values if isinstance(value, Decimal)]  # a float is out of the reach of decimals
-        wide = _wide_decimal(dtype, tuple(exact))
-        return tested.cast(wide), pl.Series(exact, dtype=wide)
-    if isinstance(dtype, pl.Int64) and any(isinstance(value, float) for value in values):
-        return tested.cast(pl.Float64), pl.Series([float(value) for value in values], dtype=pl.Float64)
-    if isinstance(dtype, pl.Float64):
-        return tested, pl.Series([float(value) for value in values], dtype=dtype)
-    return tested, pl.Series(values, dtype=dtype)
+    """Return a column and sorted literals as one type."""
+    common, bound = common_type(values, dtype), values if isinstance(values, Literals) else Literals(values)
+    return tested if common == dtype else tested.cast(common), bound.ordered(common)
 
 
 def _text(column: str, operator: str, text: str) -> pl.Expr:

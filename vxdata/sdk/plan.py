@@ -97,8 +97,10 @@ def ranges_of(nodes: Iterable[Node], select: Select) -> list[Node]:
     ranges: list[Node] = []
     for node in nodes:
         if isinstance(node, IsIn) and node.column != "valid_to" and select.spec.visible[node.column] != pl.Binary:
-            ranges.append(Compare(node.column, ">=", min(node.values)))
-            ranges.append(Compare(node.column, "<=", max(node.values)))
+            _, ordered = one_type(pl.col(node.column), node.values, select.spec.visible[node.column])
+            if len(ordered):
+                ranges.append(Compare(node.column, ">=", ordered.first()))
+                ranges.append(Compare(node.column, "<=", ordered.last()))
     return ranges
 
 
