@@ -69,13 +69,30 @@ def fold_files(base: Snapshot, chosen: Chosen) -> Written:
         keys = pl.concat([chosen.files["key"], chosen.closing["key"]])
         root = checked_folder(base.store, base.spec.namespace, keys, Path(folder))
         reader = _Reader(base, chosen, root)
-        rows = closings = 0
+        rows = folded = 0
         with _Writer(base, str(chosen.files[PARTITION_COLUMN][0]), chosen.file_rows) as writer:
             for span in reader.spans():
-                found = reader.read(span)
-                rows, closings = rows + found.height, closings + found["closes"].count()
-                writer.add(reader.folded(span, found), span)
-    return Written(writer.files, rows, closings - writer.closings)
+                part = reader.folded(span)
+                rows, folded = rows + part.rows, folded + part.folded
+                writer.add(part, span)
+    return Written(writer.files, rows, folded)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What stands for the rows of a span.
+
+    Attributes:
+        current: versions without an end of their own, and tombstones; sorted.
+        closed: versions with one; sorted.
+        rows: how many rows were read.
+        folded: how many closings became the ends of the versions that they close.
+    """
+
+    current: pl.DataFrame
+    closed: pl.DataFrame
+    rows: int
+    folded: int
 
 
 class _Reader:
@@ -99,22 +116,50 @@ class _Reader:
             sample += identifiers.to_series().gather_every(_SAMPLE_ROWS).to_list()
         return plan_spans(pl.Series(sample, dtype=pl.String), _SPAN_ROWS // _SAMPLE_ROWS, self._chosen.kept)
 
-    def read(self, span: Span) -> pl.DataFrame:
-        """Return the rows of a span."""
-        full = self._rows(_reached(span, self._full)).filter(span.holds()).collect()
-        return pl.concat([self._small.filter(span.holds()), full])
+    def folded(self, span: Span) -> _Part:
+        """Return what stands for the rows of a span.
 
-    def folded(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows that stand for those of a span, sorted."""
-        others = self._rows(_reached(span, self._chosen.closing)).filter(span.holds())
-        closings = pl.concat(
-            part.filter(pl.col("closes").is_not_null()).select(_CLOSING).collect() for part in (rows.lazy(), others)
-        )
-        # the rules change only rows whose identifier has a closing, which most have not
-        is_closed = rows["identifier"].is_in(closings["identifier"].unique().implode())
-        folded = scd2.fold(rows.filter(is_closed).lazy(), closings.lazy(), self._chosen.gone.lazy())
+        Only rows of an identifier that has a closing, or a row in a small file, are looked at; the others of the full
+        files stay as they lie.
+        """
         columns = list(self._base.columns)
-        return pl.concat([rows.filter(~is_closed).select(columns), folded.select(columns).collect()]).sort(SORT_COLUMNS)
+        full = self._rows(_reached(span, self._full)).filter(span.holds()).select(columns).collect()
+        small = self._small.filter(span.holds()).select(columns)
+        others = self._rows(_reached(span, self._chosen.closing)).filter(span.holds())
+        own, other = (
+            part.filter(pl.col("closes").is_not_null()).select(_CLOSING).collect()
+            for part in (pl.concat([full, small]).lazy(), others)
+        )
+        closings = pl.concat([own, other])
+        named = pl.concat([small["identifier"], closings["identifier"]]).unique()
+        is_moved = full["identifier"].is_in(named.implode())
+        moved = pl.concat([full.filter(is_moved), small]).lazy()
+        folded = (
+            scd2.fold(moved, closings.lazy(), self._chosen.gone.lazy()).select(columns).sort(SORT_COLUMNS).collect()
+        )
+        rows, order = pl.concat([full, folded], rechunk=True), _order(full, is_moved, folded)
+        is_open = rows["valid_to"].is_null().gather(order)
+        left = folded["closes"].count()
+        return _Part(
+            rows[order.filter(is_open)], rows[order.filter(~is_open)], full.height + small.height, own.height - left
+        )
+
+
+def _order(full: pl.DataFrame, is_moved: pl.Series, folded: pl.DataFrame) -> pl.Series:
+    """Return how the rows of full files that were not moved, and the folded ones behind them, lie when sorted."""
+    kept = pl.int_range(full.height, eager=True).filter(~is_moved)
+    added = pl.int_range(full.height, full.height + folded.height, eager=True)
+    if not _is_sorted(full):  # several files that lie over each other
+        rows = pl.concat([full.select(SORT_COLUMNS)[kept], folded.select(SORT_COLUMNS)])
+        return pl.concat([kept, added]).gather(rows.select(pl.arg_sort_by(SORT_COLUMNS)).to_series())
+    before = full["identifier"].search_sorted(folded["identifier"]).cast(pl.Int64)  # no kept row has these identifiers
+    kept_rows = pl.DataFrame({"place": 2 * kept + 1, "row": kept})
+    return kept_rows.merge_sorted(pl.DataFrame({"place": 2 * before, "row": added}), "place")["row"]
+
+
+def _is_sorted(rows: pl.DataFrame) -> bool:
+    same = rows["identifier"] == rows["identifier"].shift()
+    return rows["identifier"].is_sorted() and not (same & (rows["valid_from"] < rows["valid_from"].shift())).any()
 
 
 def _reached(span: Span, facts: pl.DataFrame) -> pl.DataFrame:
@@ -151,12 +196,9 @@ class _Waiting:
         return [together.slice(start, size) for start in range(0, height, size)]
 
 
-def _detached(rows: pl.DataFrame, is_kept: pl.Series) -> pl.DataFrame:
-    """Return some of the rows; a few are copied, because a text that waits keeps the memory of its whole column."""
-    kept = rows if is_kept.all() else rows.filter(is_kept)
-    if 2 * kept.height > rows.height:
-        return kept
-    return pl.DataFrame(to_plain_arrow(kept, kept.schema), schema=kept.schema)
+def _detached(rows: pl.DataFrame, of: int) -> pl.DataFrame:
+    """Return rows that were gathered from so many; a few are copied, because a text keeps its whole column's memory."""
+    return rows if 2 * rows.height > of else pl.DataFrame(to_plain_arrow(rows, rows.schema), schema=rows.schema)
 
 
 class _Writer:
@@ -164,7 +206,6 @@ class _Writer:
 
     Attributes:
         files: what was written.
-        closings: how many closings are left in it.
     """
 
     def __init__(self, base: Snapshot, datasource_id: str, file_rows: int) -> None:
@@ -173,7 +214,6 @@ class _Writer:
         self._pool = ThreadPoolExecutor(_WRITERS)
         self._under_way: deque[Future[DataFile]] = deque()
         self.files: list[DataFile] = []
-        self.closings = 0
 
     def __enter__(self) -> "_Writer":
         return self
@@ -187,14 +227,12 @@ class _Writer:
         finally:
             self._pool.shutdown()
 
-    def add(self, rows: pl.DataFrame, span: Span) -> None:
-        """Take the folded rows of a span; spans come in their order."""
+    def add(self, part: _Part, span: Span) -> None:
+        """Take what stands for the rows of a span; spans come in their order."""
         if span.is_kept:
             self._cut()
-        self.closings += rows["closes"].count()
-        is_open = rows["valid_to"].is_null()
-        current = self._between if span.is_kept else self._current
-        self._write(current.add(_detached(rows, is_open)) + self._closed.add(_detached(rows, ~is_open)))
+        current, of = self._between if span.is_kept else self._current, part.current.height + part.closed.height
+        self._write(current.add(_detached(part.current, of)) + self._closed.add(_detached(part.closed, of)))
 
     def _cut(self) -> None:
         """End the file of current versions here; too few rows for one go to those in the range of kept files."""
@@ -206,7 +244,7 @@ class _Writer:
         for part in parts:
             if len(self._under_way) == _WRITERS:  # so that only a few parts are in memory twice
                 self.files.append(self._under_way.popleft().result())
-            rows, namespace = part.drop(PARTITION_COLUMN).rechunk(), self._base.spec.namespace
+            rows, namespace = part.drop(PARTITION_COLUMN), self._base.spec.namespace
             self._under_way.append(
                 self._pool.submit(write_data_file, self._base.store, namespace, self._datasource_id, rows)
             )
