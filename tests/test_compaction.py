@@ -23,6 +23,7 @@ from tests.support.stepping import Clock, Puts, Step, Writer, lost_answer, open_
 from vxdata.catalog.table import table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake.compact import NO_CLOSINGS, rewrite_chosen
+from vxdata.lake.datafile import checked_files
 from vxdata.lake.fold import Chosen
 from vxdata.lake.foldable import CLOSED, CURRENT, TAIL, FoldPolicy, file_facts
 from vxdata.lake.snapshot import Snapshot
@@ -307,7 +308,9 @@ def fold_only(client: Client, kind: str) -> None:
     def rewriter(base: Snapshot) -> Any:
         mine = file_facts(base).filter(pl.col("datasource_id") == D)
         is_chosen = pl.col("kind") == kind
-        return rewrite_chosen(base, Chosen(mine.filter(is_chosen), mine.filter(~is_chosen), [], NO_CLOSINGS))
+        chosen = Chosen(mine.filter(is_chosen), mine.filter(~is_chosen), [], NO_CLOSINGS)
+        with checked_files(base.store, base.spec.namespace) as checked:
+            return rewrite_chosen(base, chosen, checked)
 
     rewrite(lake.table(table_spec(PatientPayload)), rewriter, Stamp("compact", "tester"), lake.patience)
 

@@ -45,6 +45,7 @@ from vxdata.catalog.table import all_specs
 from vxdata.errors import ConflictError, NotFoundError, VxDataError
 from vxdata.lake.commit import Rewrite, Stamp, rewrite
 from vxdata.lake.compact import NO_CLOSINGS, as_chosen, rewrite_chosen
+from vxdata.lake.datafile import checked_files
 from vxdata.lake.foldable import FoldPolicy, file_facts
 from vxdata.lake.snapshot import Snapshot
 from vxdata.sdk import Client
@@ -368,7 +369,8 @@ class LakeMachine(RuleBasedStateMachine):
             facts = facts.filter(pl.col("datasource_id") == data.draw(st.sampled_from(sorted(facts["datasource_id"]))))
             keys = data.draw(st.sets(st.sampled_from(sorted(facts["key"])), min_size=1))
             chosen = as_chosen(facts, keys, NO_CLOSINGS, data.draw(st.sampled_from(SMALL_POLICIES)))
-            return chosen and rewrite_chosen(base, chosen)
+            with checked_files(base.store, base.spec.namespace) as checked:
+                return chosen and rewrite_chosen(base, chosen, checked)
 
         self.puts.spare()
         rewrite(lake.table(spec), fold, Stamp("compact", "tester"), self.clock.patience())

@@ -14,7 +14,8 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.lake.commit import Rewrite, Stamp, rewrite
-from vxdata.lake.fold import Chosen, fold_files
+from vxdata.lake.datafile import CheckedFiles, checked_files
+from vxdata.lake.fold import HELD_IN, Chosen, fold_files, is_full
 from vxdata.lake.foldable import (
     CURRENT,
     TAIL,
@@ -100,16 +101,17 @@ def _fold_partition(
     """Fold one partition, round after round, until nothing is left to do."""
 
     def fold(base: Snapshot) -> Rewrite | None:
-        chosen = choose_files(base, datasource_id, policy)
-        return None if chosen is None else rewrite_chosen(base, chosen)
+        with checked_files(base.store, spec.namespace) as checked:
+            chosen = choose_files(base, datasource_id, policy, checked)
+            return None if chosen is None else rewrite_chosen(base, chosen, checked)
 
     while (landed := rewrite(lake.table(spec), fold, stamp, lake.patience)) is not None:
         yield landed.rewrite.report
 
 
-def rewrite_chosen(base: Snapshot, chosen: Chosen) -> Rewrite:
+def rewrite_chosen(base: Snapshot, chosen: Chosen, checked: CheckedFiles) -> Rewrite:
     """Fold some files of one partition, as a rewrite for the commit primitive."""
-    written = fold_files(base, chosen)
+    written = fold_files(base, chosen, checked)
     report = Folded(
         base.spec.namespace,
         str(chosen.files[PARTITION_COLUMN][0]),
@@ -124,30 +126,50 @@ def rewrite_chosen(base: Snapshot, chosen: Chosen) -> Rewrite:
     return Rewrite(written.files, _files(base, chosen.files), counts, report=report)
 
 
-def choose_files(base: Snapshot, datasource_id: str, policy: FoldPolicy) -> Chosen | None:
+def choose_files(base: Snapshot, datasource_id: str, policy: FoldPolicy, checked: CheckedFiles) -> Chosen | None:
     """Return what the next round of a partition rewrites; None if there is nothing to do."""
     facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id)
     tail = chosen_tail(facts, policy)
-    edges, gone = _targets(base, facts) if tail else ([], NO_CLOSINGS)
+    held = _held(base, facts.filter(pl.col("key").is_in(list(tail)), ~is_full(policy.file_rows)), checked)
+    edges, gone = _targets(base, facts, held) if tail else ([], NO_CLOSINGS)
     keys = with_targets(tail, edges) | _covering(facts, gone)
-    return as_chosen(facts, with_crowds(facts, keys, policy), gone, policy)
+    return as_chosen(facts, with_crowds(facts, keys, policy), gone, policy, held)
 
 
-def as_chosen(facts: pl.DataFrame, keys: set[str], gone: pl.DataFrame, policy: FoldPolicy) -> Chosen | None:
+def _held(base: Snapshot, facts: pl.DataFrame, checked: CheckedFiles) -> pl.DataFrame:
+    """Return the rows of small files, each with the key of its file."""
+    files, root = _files(base, facts), checked.root(facts["key"])
+    rows = base.collect(base.rows_of(files, path_column=HELD_IN, root=root))
+    keys = {str(root / key): key for key in files["key"]}
+    return rows.with_columns(pl.col(HELD_IN).replace_strict(keys, return_dtype=pl.String))
+
+
+def as_chosen(
+    facts: pl.DataFrame, keys: set[str], gone: pl.DataFrame, policy: FoldPolicy, held: pl.DataFrame | None = None
+) -> Chosen | None:
     """Return some files of one partition as what is rewritten; None if there are none."""
     is_chosen = pl.col("key").is_in(list(keys))
     rest = facts.filter(~is_chosen)
-    kept = rest.filter((pl.col("kind") == CURRENT) & (pl.col("rows") >= policy.file_rows // 2))
+    kept = rest.filter(pl.col("kind") == CURRENT, is_full(policy.file_rows))
     ranges = list(kept.select("low", "high").iter_rows())
     closing = rest.filter(pl.col("kind") == TAIL)
-    return Chosen(facts.filter(is_chosen), closing, ranges, gone, policy.file_rows) if keys else None
+    return Chosen(facts.filter(is_chosen), closing, ranges, gone, policy.file_rows, held) if keys else None
 
 
-def _targets(base: Snapshot, facts: pl.DataFrame) -> tuple[list[tuple[str, str]], pl.DataFrame]:
-    """Return which file closes versions in which file, and the closings that name a version in no file."""
+def _targets(base: Snapshot, facts: pl.DataFrame, held: pl.DataFrame) -> tuple[list[tuple[str, str]], pl.DataFrame]:
+    """Return which file closes versions in which file, and the closings that name a version in no file.
+
+    Args:
+        base: the table.
+        facts: of the partition's files.
+        held: the rows of some of them, each with its file.
+    """
     keys = {base.file_url(key): key for key in facts["key"]}
-    tail = base.rows_of(_files(base, facts.filter(pl.col("kind") == TAIL)), path_column=":from")
-    closings = base.collect(tail.filter(pl.col("closes").is_not_null()).select(*_NAMED, ":from")).with_row_index(":n")
+    tail = facts.filter(pl.col("kind") == TAIL, ~pl.col("key").is_in(held[HELD_IN].unique().implode()))
+    others = base.rows_of(_files(base, tail), path_column=HELD_IN)
+    others = others.with_columns(pl.col(HELD_IN).replace_strict(keys, return_dtype=pl.String))
+    named = (rows.filter(pl.col("closes").is_not_null()).select(*_NAMED, HELD_IN) for rows in (held.lazy(), others))
+    closings = pl.concat([base.collect(rows) for rows in named]).rename({HELD_IN: ":from"}).with_row_index(":n")
     low, high = (closings["identifier"].min() or "", closings["identifier"].max() or "")
     reached = facts.filter((pl.col("low") <= str(high)) & (pl.col("high") >= str(low)))
     begun = pl.col("begins") <= pl.lit(closings["closes"].max(), INSTANT)  # a version that is named had begun by then
@@ -155,7 +177,7 @@ def _targets(base: Snapshot, facts: pl.DataFrame) -> tuple[list[tuple[str, str]]
     found = pl.concat(_versions_in(base, files, closings) for files in _by_rows(reached))
     edges = found.join(closings.select(":n", ":from"), on=":n").select(":from", ":to").unique()
     gone = closings.join(found, on=":n", how="anti").select(_NAMED).unique()
-    return [(keys[one], keys[other]) for one, other in edges.iter_rows()], gone
+    return [(one, keys[other]) for one, other in edges.iter_rows()], gone
 
 
 def _by_rows(facts: pl.DataFrame) -> list[pl.DataFrame]:

@@ -6,12 +6,13 @@ Source: design of record, section 5 (files).
 import hashlib
 import io
 import re
+import tempfile
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,29 +176,42 @@ def read_checked(store: Store, key: str) -> bytes:
     return b"".join(checked_parts(store, key))
 
 
-def checked_folder(store: Store, namespace: str, keys: Iterable[str], folder: Path) -> Path:
-    """Return the local folder to read data files from, after holding each against its checksum.
+class CheckedFiles:
+    """Data files of one table as local files, each held against its checksum before it is read."""
 
-    Args:
-        store: the lake's store.
-        namespace: the table.
-        keys: the files, by their keys inside the table's folder.
-        folder: where copies of remote files go; a local lake's files are read where they are.
+    def __init__(self, store: Store, namespace: str, folder: Path) -> None:
+        own = store.local_folder(namespace)
+        self._store, self._namespace, self._is_copied = store, namespace, own is None
+        self._root = folder if own is None else own
+        self._checked: set[str] = set()
 
-    Raises:
-        StorageError: a file is missing, or its bytes are not those that were written.
-    """
-    own = store.local_folder(namespace)
+    def root(self, keys: Iterable[str]) -> Path:
+        """Return the local folder to read data files from.
 
-    def check(key: str) -> None:
-        copy = None if own is not None else folder / key
+        Args:
+            keys: the files, by their keys inside the table's folder; what was checked before is not checked again.
+
+        Raises:
+            StorageError: a file is missing, or its bytes are not those that were written.
+        """
+        fresh = set(keys) - self._checked
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(self._check, fresh))
+        self._checked |= fresh
+        return self._root
+
+    def _check(self, key: str) -> None:
+        copy = self._root / key if self._is_copied else None
         if copy is not None:
             copy.parent.mkdir(parents=True, exist_ok=True)
         with nullcontext() if copy is None else copy.open("wb") as sink:
-            for part in checked_parts(store, f"{namespace}/{key}"):
+            for part in checked_parts(self._store, f"{self._namespace}/{key}"):
                 if sink is not None:
                     sink.write(part)
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        list(pool.map(check, keys))
-    return folder if own is None else own
+
+@contextmanager
+def checked_files(store: Store, namespace: str) -> Iterator[CheckedFiles]:
+    """Return a table's data files as local ones: copies of remote files, a local lake's files where they are."""
+    with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
+        yield CheckedFiles(store, namespace, Path(folder))

@@ -14,17 +14,15 @@ In this order, so that a kill at any instant is mended by running it again:
 Source: design of record, sections 5 (b: an erasure changes premises; the log) and 8.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake.commit import Premises, Rewrite, Stamp, rewrite
-from vxdata.lake.datafile import DataFile, checked_folder, write_data_files
+from vxdata.lake.datafile import DataFile, checked_files, write_data_files
 from vxdata.lake.erasure_record import Record, begin_record, find_record, finish_record
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.lake import Lake
@@ -169,9 +167,10 @@ def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None
 
 def _rewritten(base: Snapshot, key: str, identifier: str, names: frozenset[str]) -> list[DataFile]:
     """Write the rows of a file that stay, without what points to those that do not; none if none stays."""
-    with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
-        root = checked_folder(base.store, base.spec.namespace, [key], Path(folder))
-        rows = base.rows_of(base.files.filter(pl.col("key") == key), root=root).filter(~is_of(identifier))
+    with checked_files(base.store, base.spec.namespace) as checked:
+        rows = base.rows_of(base.files.filter(pl.col("key") == key), root=checked.root([key])).filter(
+            ~is_of(identifier)
+        )
         cleaned = rows.with_columns(_without(name, names) for name in list_columns(base))
         staying = cleaned.select(list(base.columns)).collect()
     return write_data_files(base.store, base.spec.namespace, staying)

@@ -4,7 +4,7 @@ Memory is bounded: small files are held at once (their rows are limited by the p
 two files at most wait to be written. Files are held against their checksums before they are trusted.
 """
 
-import tempfile
+import io
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN
 from vxdata.lake import scd2
-from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, DataFile, checked_folder, to_plain_arrow, write_data_file
+from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, CheckedFiles, DataFile, write_data_file
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.spans import Span, plan_spans
 
@@ -23,6 +23,15 @@ _SPAN_ROWS = 100_000
 _SAMPLE_ROWS = 1_000
 _WRITERS = 2
 _CLOSING = ("identifier", "closes", "valid_from", "commit_id")
+
+
+HELD_IN = ":key"
+"""The column of rows that are held already: their file."""
+
+
+def is_full(file_rows: int) -> pl.Expr:
+    """Whether a file counts as full: it is read by range, and stays one file."""
+    return pl.col("rows") >= file_rows // 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Chosen:
         kept: the ranges of the full files of current versions that stay where they are.
         gone: identifier, closes: closings that name a version which no live file holds.
         file_rows: rows of a full file.
+        held: rows of small files among them that were read already, with the key of each one's file (`HELD_IN`).
     """
 
     files: pl.DataFrame
@@ -42,6 +52,7 @@ class Chosen:
     kept: list[tuple[str, str]]
     gone: pl.DataFrame
     file_rows: int = FILE_ROWS
+    held: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -59,22 +70,19 @@ class Written:
     folded: int
 
 
-def fold_files(base: Snapshot, chosen: Chosen) -> Written:
+def fold_files(base: Snapshot, chosen: Chosen, checked: CheckedFiles) -> Written:
     """Write the files that stand for some files of one partition.
 
     Raises:
         StorageError: a file is damaged or missing.
     """
-    with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
-        keys = pl.concat([chosen.files["key"], chosen.closing["key"]])
-        root = checked_folder(base.store, base.spec.namespace, keys, Path(folder))
-        reader = _Reader(base, chosen, root)
-        rows = folded = 0
-        with _Writer(base, str(chosen.files[PARTITION_COLUMN][0]), chosen.file_rows) as writer:
-            for span in reader.spans():
-                part = reader.folded(span)
-                rows, folded = rows + part.rows, folded + part.folded
-                writer.add(part, span)
+    reader = _Reader(base, chosen, checked.root(pl.concat([chosen.files["key"], chosen.closing["key"]])))
+    rows = folded = 0
+    with _Writer(base, str(chosen.files[PARTITION_COLUMN][0]), chosen.file_rows) as writer:
+        for span in reader.spans():
+            part = reader.folded(span)
+            rows, folded = rows + part.rows, folded + part.folded
+            writer.add(part, span)
     return Written(writer.files, rows, folded)
 
 
@@ -100,9 +108,15 @@ class _Reader:
 
     def __init__(self, base: Snapshot, chosen: Chosen, root: Path) -> None:
         self._base, self._chosen, self._root = base, chosen, root
-        is_full = pl.col("rows") >= chosen.file_rows // 2
-        self._full = chosen.files.filter(is_full)
-        self._small = self._rows(chosen.files.filter(~is_full)).collect()
+        self._full, small = (
+            chosen.files.filter(is_full(chosen.file_rows)),
+            chosen.files.filter(~is_full(chosen.file_rows)),
+        )
+        if chosen.held is None:
+            self._small = self._rows(small).collect()
+        else:
+            rest = self._rows(small.filter(~pl.col("key").is_in(chosen.held[HELD_IN].unique().implode())))
+            self._small = pl.concat([chosen.held.drop(HELD_IN), rest.collect()])
 
     def _rows(self, facts: pl.DataFrame) -> pl.LazyFrame:
         files = self._base.files.filter(pl.col("key").is_in(facts["key"].implode()))
@@ -198,7 +212,12 @@ class _Waiting:
 
 def _detached(rows: pl.DataFrame, of: int) -> pl.DataFrame:
     """Return rows that were gathered from so many; a few are copied, because a text keeps its whole column's memory."""
-    return rows if 2 * rows.height > of else pl.DataFrame(to_plain_arrow(rows, rows.schema), schema=rows.schema)
+    if 2 * rows.height > of:
+        return rows
+    with io.BytesIO() as copy:
+        rows.write_ipc_stream(copy, compat_level=pl.CompatLevel.oldest())  # a newer one would keep that memory, too
+        copy.seek(0)
+        return pl.read_ipc_stream(copy)
 
 
 class _Writer:

@@ -99,7 +99,7 @@ class Snapshot:
             root: a local folder with copies of the files, to read in their place.
         """
         if files.is_empty():
-            return pl.LazyFrame(schema=self.all_columns)
+            return pl.LazyFrame(schema={**self.all_columns, **({path_column: pl.String()} if path_column else {})})
         return pl.scan_parquet(
             [self.file_url(key) if root is None else str(root / key) for key in files["key"]],
             schema=self.all_columns,
