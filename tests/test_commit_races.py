@@ -565,6 +565,15 @@ def test_the_creator_of_an_orphan_is_told(scene: Scene) -> None:
         create_while_the_parent_goes(scene)
 
 
+def test_a_child_that_went_with_its_parent_is_no_orphan(scene: Scene) -> None:
+    scene.puts.strike(lost_answer)
+    new = resource("pathologyspecimen/new", Q)
+    writer = Writer(lambda: scene.a.pathology_specimens.create(new)).run_to(Step.FAILED)
+    scene.b.patients.delete(Q, cascade=True)
+    assert writer.finish().identifier == "pathologyspecimen/new"
+    assert scene.live("pathology_specimens") == [S]
+
+
 def upsert_while_the_parent_goes(scene: Scene) -> list[str]:
     frame = pl.DataFrame({"identifier": ["pathologyspecimen/new"], "parent_identifier": [Q]})
     writer = Writer(lambda: scene.a.pathology_specimens.upsert(frame)).run_to(Step.WRITTEN)

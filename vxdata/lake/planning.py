@@ -100,7 +100,7 @@ def refuse_orphans(lake: View, seen: SteadyView, created: Iterable[pl.DataFrame]
 
 
 def _orphans(lake: View, seen: SteadyView, created: pl.DataFrame) -> pl.Series:
-    """Return the new resources whose parent is not live any more with the lineage that was seen."""
+    """Return the new resources that still live, but whose parent does not with the lineage that was seen."""
     named = created["parent_identifier"].drop_nulls().str.split("/").list.first().unique()
     if all(seen.is_newest(table_spec(registry().of_type(name))) for name in named):
         return created["identifier"].clear()
@@ -110,4 +110,7 @@ def _orphans(lake: View, seen: SteadyView, created: pl.DataFrame) -> pl.Series:
     )
     children = created.select("identifier", "parent_identifier", "ancestors")
     joined = children.join(line, on="parent_identifier", how="left")
-    return joined.filter(pl.col("_line").ne_missing(pl.col("ancestors")))["identifier"]
+    orphans = joined.filter(pl.col("_line").ne_missing(pl.col("ancestors")))["identifier"]
+    if orphans.is_empty():
+        return orphans
+    return orphans.filter(orphans.is_in(read_lineages(lake, orphans)["identifier"].implode()))  # a cascade took others
