@@ -145,7 +145,9 @@ def _next_versions(
     """Return the current physical rows with the new values in place of the old, and those that come too late."""
     values = changed.select("identifier", *given)
     renewed = changing.drop(given).join(values, on="identifier", how="inner").select(changing.columns)
-    is_late = pl.lit(explicit) & (pl.col("valid_from") >= pl.lit(planned, INSTANT))
+    if not explicit:  # then the instant is raised where the past needs it
+        return renewed, changed.clear().with_columns(_LATE)
+    is_late = pl.col("valid_from") >= pl.lit(planned, INSTANT)
     late = changed.join(renewed.filter(is_late), on="identifier", how="semi").with_columns(_LATE)
     return renewed.filter(~is_late), late
 
@@ -163,6 +165,8 @@ def _new_resources(
 
     A type may nest in itself, so that parents may stand in the same frame: level by level, until none is left.
     """
+    if absent.is_empty():
+        return like.clear(), absent.with_columns(_LATE)
     if last.is_empty():
         late, waiting = (
             absent.clear().with_columns(_LATE),

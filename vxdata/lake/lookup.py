@@ -16,6 +16,8 @@ from vxdata.schemas.registry import registry
 
 FEW = 1_000
 """Up to so many identifiers are looked up by value, so that files and row groups are skipped; more by a semi-join."""
+WIDE = 200_000
+"""Up to so many resources are read once with all their columns; of more, what changes is read in a second scan."""
 
 
 def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) -> Known:
@@ -24,7 +26,8 @@ def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) 
     Args:
         base: the table's snapshot.
         identifiers: without duplicates.
-        compared: the columns that are needed of current rows; of a few identifiers all physical ones are returned.
+        compared: the columns that are needed of the current rows of very many identifiers; else all physical ones are
+            returned.
     """
     if identifiers.is_empty() or base.files.is_empty():
         nothing = base.collect(base.rows.head(0))
@@ -37,7 +40,9 @@ def read_known(base: Snapshot, identifiers: pl.Series, compared: Sequence[str]) 
             "identifier", "valid_from", "valid_to"
         )
         found = among(base.current(_between(identifiers)), identifiers)
-        current = base.collect(found.select("identifier", "parent_identifier", "datasource_id", *compared))
+        if not compared or len(identifiers) > WIDE:
+            found = found.select("identifier", "parent_identifier", "datasource_id", *compared)
+        current = base.collect(found)
     if current.height == len(identifiers):
         return Known(current, pl.DataFrame(schema={"identifier": pl.String(), "last": INSTANT}))
     past = rows.join(current.lazy().select("identifier"), on="identifier", how="anti")
