@@ -62,6 +62,7 @@ def main(chosen: set[str]) -> None:
             show("Look-ups", queries.lookups(lake, work))
         if "engines" in chosen:
             show_races("Engines over the same files, IDC", engines.filters(lake, engines.IDC, runs=11))
+            show_races("The scan alone, IDC", engines.scans(lake, engines.IDC, runs=11))
             show_races("Subqueries, IDC", engines.subqueries(lake, engines.IDC, runs=11))
             show("Planning, IDC", engines.planning(lake, engines.IDC))
         if "upkeep" in chosen:
@@ -75,6 +76,7 @@ def main(chosen: set[str]) -> None:
             large = work / "large"
             console.print(f"{generated.ROWS:,} volumes were upserted in {generated.make_lake(large):.0f} s")
             show_races("Engines over the same files, 10 million", engines.filters(large, engines.LARGE, runs=5))
+            show_races("The scan alone, 10 million", engines.scans(large, engines.LARGE, runs=5))
             show_races("Subqueries, 10 million", engines.subqueries(large, engines.LARGE, runs=5))
             show("Planning, 10 million", engines.planning(large, engines.LARGE))
         if "requests" in chosen:

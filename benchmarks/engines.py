@@ -98,14 +98,14 @@ LARGE = Questions(
 
 
 def filters(lake: Path, questions: Questions, runs: int) -> Iterator[Race]:
-    """Race each filter on a warm client against handles that are open already."""
+    """Race each filter on a warm client against handles that are open already; each engine plans each question anew."""
     client, table = Client(lake), DeltaTable(str(lake / "volumes"))
     ask_idc = _idc() if any(q.idc for q in questions.filters) else None
     for question in questions.filters:
         where = f"valid_to IS NULL AND {question.sql}"
         query = client.volumes.query().filter(question.ours).select(*COLUMNS)
         peers: dict[str, Callable[[], Any]] = {
-            "Polars": pl.scan_delta(table).filter(_is_current() & question.polars).select(COLUMNS).collect,
+            "Polars": lambda question=question: _polars(table, question).collect(),
             "deltalake": _deltalake(table, where),
             "DuckDB": _duckdb(table, lake, where),
         }
@@ -113,6 +113,18 @@ def filters(lake: Path, questions: Questions, runs: int) -> Iterator[Race]:
             statement = f"SELECT {', '.join(IDC_COLUMNS)} FROM index WHERE {question.idc}"
             peers["idc-index"] = lambda statement=statement: ask_idc(statement)
         yield raced(question.words, query.collect, peers, FILTER_GOAL, runs)
+
+
+def scans(lake: Path, questions: Questions, runs: int) -> Iterator[Race]:
+    """Race the scans alone: both sides run a plan that was made before, and run before."""
+    client, table = Client(lake), DeltaTable(str(lake / "volumes"))
+    for question in questions.filters:
+        mine, theirs = client.volumes.query().filter(question.ours).select(*COLUMNS).lazy(), _polars(table, question)
+        yield raced(question.words, mine.collect, {"Polars": theirs.collect}, FILTER_GOAL, runs)
+
+
+def _polars(table: DeltaTable, question: Question) -> pl.LazyFrame:
+    return pl.scan_delta(table).filter(_is_current() & question.polars).select(COLUMNS)
 
 
 def subqueries(lake: Path, questions: Questions, runs: int) -> Iterator[Race]:

@@ -64,14 +64,15 @@ def may_be_current() -> pl.Expr:
     return pl.col("valid_to").is_null() & ~pl.col("is_deleted")
 
 
-def current(rows: pl.LazyFrame, closings: pl.LazyFrame | None) -> pl.LazyFrame:
+def current(rows: pl.LazyFrame, closings: pl.LazyFrame | None, *, are_open: bool = False) -> pl.LazyFrame:
     """Return the current versions among rows (R2).
 
     Args:
         rows: rows of one table, already filtered as the user likes.
         closings: the closings of the whole table (of these identifiers at least); None if there are none.
+        are_open: whether it is known that no row has an end of its own, or is a tombstone.
     """
-    open_rows = rows.filter(may_be_current())
+    open_rows = rows if are_open else rows.filter(may_be_current())
     return open_rows if closings is None else without_closed(open_rows, closings)
 
 

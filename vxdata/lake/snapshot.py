@@ -152,7 +152,8 @@ class Snapshot:
             where: the filter.
             files: the only files that may hold such rows; None for all.
         """
-        return scd2.current(self._filtered(where, files), self._closings(files))
+        read = self.files if files is None else files
+        return scd2.current(self._filtered(where, files), self._closings(files), are_open=_are_open(read))
 
     def as_of(self, instant: datetime, where: pl.Expr | None = None, files: pl.DataFrame | None = None) -> pl.LazyFrame:
         """Return the versions seen at an instant that a filter keeps; the filter sees the physical `valid_to`."""
@@ -203,6 +204,14 @@ def _identifier_bounds(files: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     both = (files[name].struct for name in ("min", "max"))
     low, high = (bounds.field("identifier") if "identifier" in bounds.fields else unknown for bounds in both)
     return low, high
+
+
+def _are_open(files: pl.DataFrame) -> bool:
+    """Whether no row of some files has an end of its own or is a tombstone (which closes something), by null counts."""
+    nulls, rows = files["null_count"].struct, files["num_records"]
+    if not {"closes", "valid_to"} <= set(nulls.fields):
+        return False
+    return all((nulls.field(name) == rows).fill_null(False).all() for name in ("closes", "valid_to"))
 
 
 def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series:
