@@ -111,6 +111,7 @@ class Snapshot:
             include_file_paths=path_column,
             _table_statistics=self._scanned_statistics if files is self.files else None,
             _source_sizes=files["size"].to_list(),
+            _row_count=_row_count(files),
             **(self.store.scan_options() if root is None else {}),
         )
 
@@ -204,6 +205,12 @@ def _identifier_bounds(files: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     both = (files[name].struct for name in ("min", "max"))
     low, high = (bounds.field("identifier") if "identifier" in bounds.fields else unknown for bounds in both)
     return low, high
+
+
+def _row_count(files: pl.DataFrame) -> tuple[int, int] | None:
+    """Return how many rows files hold, and how many of these are deleted: a scan plans joins by it; None if unknown."""
+    rows = files["num_records"]
+    return None if rows.null_count() else (int(rows.sum()), 0)
 
 
 def _are_open(files: pl.DataFrame) -> bool:
