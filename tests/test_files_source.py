@@ -208,6 +208,19 @@ def test_what_does_not_fit_into_memory_goes_through_a_folder(
     assert sorted(held(client, "birthyear")) == [(n,) for n in range(40)]
 
 
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_more_faults_than_a_report_holds_refuse_the_files(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_invalid: Any
+) -> None:
+    monkeypatch.setattr(sources, "MOST_FAULTS", 3)
+    good = write_csv(tmp_path / "a.csv", ("patient/good", "datasource/d", 1950), header=HEADER[:3])
+    bad = [write_csv(tmp_path / f"{n}.csv", *((f"patient/{n}", "x", "19x0"),) * n, header=HEADER[:3]) for n in (1, 3)]
+    with pytest.raises(InvalidInputError, match=r"more than 3 faults.*1\.csv, row 2, birthyear: '19x0': .*in parts"):
+        ingest_files(client, [good, *bad], on_invalid=on_invalid)
+    assert held(client, "identifier") == []
+    assert ingest_files(client, [good, bad[1]], on_invalid="skip").rejected_rows == 3
+
+
 def test_a_column_that_a_file_lacks_stays_and_an_empty_cell_clears(client: Client, tmp_path: Path) -> None:
     ingest_files(client, [write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", 1950, "M"))])
     ingest_files(client, [write_csv(tmp_path / "b.csv", ("patient/1", ""), header=("identifier", "birthyear"))])

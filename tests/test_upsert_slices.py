@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from vxdata.catalog.table import table_spec
 from vxdata.errors import InvalidInputError, StorageError
-from vxdata.lake import commit, slices
+from vxdata.lake import commit, planning, slices
 from vxdata.lake.scratch import Scratch
 from vxdata.lake.slices import SlicePolicy, to_slices
 from vxdata.schemas import Resource
@@ -147,6 +147,17 @@ def test_slices_become_one_commit_of_full_files(client: Client) -> None:
     assert len(files_of(client) - before) == 2  # one for each datasource, however many slices there were
     assert client.patients.upsert(patients(100), batch_id="b").already_committed
     assert client.patients.upsert(patients(100)).unchanged == 100
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_more_rejected_rows_than_a_report_holds_refuse_the_frame(
+    client: Client, monkeypatch: pytest.MonkeyPatch, on_invalid: Any
+) -> None:
+    monkeypatch.setattr(planning, "MOST_REJECTED", 10)
+    orphans = patients(100).with_columns(parent_identifier=pl.lit("datasource/none"))
+    with pytest.raises(InvalidInputError, match=r"more than 10 rows of patients cannot be written.*'patient/.*parts"):
+        client.patients.upsert(orphans, on_invalid=on_invalid)
+    assert client.patients.query().count() == 0
 
 
 def test_a_bad_row_in_the_last_slice_leaves_not_even_a_file(client: Client) -> None:

@@ -4,7 +4,7 @@ Across tables there is no atomicity: tables are committed root first, and afterw
 was deleted meanwhile (design, section 5, "Across tables").
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -22,6 +22,8 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.registry import registry
 
 NO_LINEAGES = pl.DataFrame(schema=LINEAGE_SCHEMA)
+MOST_REJECTED = 1_000_000
+"""Of a frame that exceeds memory no more rejected rows are gathered."""
 
 
 def parents_of(view: View, wanted: Wanted, promised: Iterable[pl.LazyFrame]) -> pl.DataFrame:
@@ -74,9 +76,23 @@ def premises_of(wanted: Wanted, closed: pl.Series | None = None) -> Premises:
 def refuse_rejected(spec: TableSpec, rejected: pl.DataFrame) -> None:
     """Raise if rows were rejected: the message names the first few and the reasons."""
     if rejected.height:
-        some = "; ".join(f"{r['identifier']!r}: {r[REASON]}" for r in rejected.head(5).iter_rows(named=True))
+        some = _first_few(rejected)
         more = f"; and {rejected.height - 5} more" if rejected.height > 5 else ""
         raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}.")
+
+
+def _first_few(rejected: pl.DataFrame) -> str:
+    return "; ".join(f"{r['identifier']!r}: {r[REASON]}" for r in rejected.head(5).iter_rows(named=True))
+
+
+def refuse_many_rejected(spec: TableSpec, rejected: Sequence[pl.DataFrame]) -> None:
+    """Refuse a frame that exceeds memory if so many of its rows are rejected that these would, too."""
+    if sum(part.height for part in rejected) > MOST_REJECTED:
+        some = _first_few(next(part for part in rejected if part.height))
+        raise InvalidInputError(
+            f"more than {MOST_REJECTED:,} rows of {spec.namespace} cannot be written, more than a report holds. "
+            f"{some}. Mend the frame, or write it in parts."
+        )
 
 
 def refuse_orphans(lake: View, seen: SteadyView, created: Iterable[pl.DataFrame]) -> None:

@@ -14,7 +14,7 @@ from vxdata.lake.frames import Wanted
 from vxdata.lake.lacking import UpsertOptions, lacking
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import read_known
-from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_rejected
+from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_many_rejected, refuse_rejected
 from vxdata.lake.run import remembered
 from vxdata.lake.scratch import Scratch, read_kept
 from vxdata.lake.slices import Range, Slices
@@ -204,7 +204,11 @@ def _planner(
         if parts and is_committed(base, parts[0]):
             return _repeat(lake, base, slices, stamp)
         task = _Task(base, view, slices, options, stamp, scratch, options.valid_from or lake.patience.now())
-        judged = [judge(task, slices.read(within)) for within in slices.ranges]
+        judged: list[_Judged] = []
+        for within in slices.ranges:
+            judged.append(judge(task, slices.read(within)))
+            if slices.held is None:
+                refuse_many_rejected(base.spec, [part.rejected for part in judged])
         closed = _closings(task, judged, before) if options.missing == "delete" else []
         upserted = _joined(task, judged, closed)
         if options.on_invalid == "fail":

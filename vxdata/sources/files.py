@@ -30,6 +30,8 @@ FORMS = {
 """The suffixes of files, and the form that each says."""
 
 SPILL_BYTES = 512 << 20
+MOST_FAULTS = 1_000_000
+"""More are not gathered: who has so many mends the file as a whole, and memory is bounded."""
 FILE_FAULT_SCHEMA = {FILE: pl.Int64(), **FAULT_SCHEMA}
 
 
@@ -120,6 +122,8 @@ def read_files(
         for batch in _ahead(_batches(file, rules)):
             typed = to_typed(file, batch, rules)
             gathered.add(position, typed.frames, typed.faults, batch.ignored)
+            if gathered.fault_count > MOST_FAULTS:
+                _refuse_many(files, gathered.faults)
             filled |= dict.fromkeys(batch.rows.columns)
             present |= {*typed.frames}
             rows += batch.rows.height
@@ -166,6 +170,16 @@ def _refuse_stray(file: SourceFile, columns: dict[str, None], present: set[Table
             )
 
 
+def _refuse_many(files: Sequence[SourceFile], faults: list[pl.DataFrame]) -> None:
+    """Refuse files with more faults than a report shall hold in memory."""
+    first = next(part for part in faults if part.height).row(0, named=True)
+    raise InvalidInputError(
+        f"the files have more than {MOST_FAULTS:,} faults, more than a report holds, so nothing was written. The first "
+        f"in {files[first[FILE]].name}, row {first[ROW]}, {first['field']}: {first['value']!r}: {first['reason']}. "
+        "Mend them, or the options that they are read with, or load them in parts."
+    )
+
+
 @dataclass
 class _Gathered:
     """The frames while files are read; what exceeds the limit goes to Parquet files."""
@@ -178,6 +192,7 @@ class _Gathered:
     ignored: set[str] = field(default_factory=set)
     columns: dict[TableSpec, tuple[str, frozenset[str]]] = field(default_factory=dict)
     in_file: dict[TableSpec, set[str]] = field(default_factory=dict)
+    fault_count: int = 0
     bytes_held: int = 0
     spilled: int = 0
 
@@ -187,6 +202,7 @@ class _Gathered:
         """Keep the typed rows and the faults of a batch of the file at a position."""
         mark = pl.lit(position, pl.Int64).alias(FILE)
         self.faults.append(faults.select(mark, pl.all()))
+        self.fault_count += faults.height
         self.ignored |= ignored
         for spec, frame in frames.items():
             self.in_file.setdefault(spec, set()).update(frame.columns)
