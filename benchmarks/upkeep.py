@@ -14,7 +14,7 @@ from benchmarks import engines
 from benchmarks.generated import chunk, make_partition
 from benchmarks.measure import Race, Row, in_process, raced
 from vxdata.catalog.table import table_spec
-from vxdata.lake.commit import NO_PREMISES, Plan, Stamp
+from vxdata.lake.intent import NO_PREMISES, Plan, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.run import run_commit
 from vxdata.lake.store import open_store

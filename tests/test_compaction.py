@@ -215,8 +215,9 @@ def test_a_closing_whose_version_is_gone_is_dropped_once_all_files_that_may_hold
 
 def erase_by_hand(client: Client, identifier: str, keep: str) -> None:
     """Take the rows of a resource out of the files that hold them, but for those of a kind."""
-    from vxdata.lake.commit import Rewrite, Stamp, rewrite
+    from vxdata.lake.commit import rewrite
     from vxdata.lake.datafile import write_data_files
+    from vxdata.lake.intent import Rewrite, Stamp
 
     def rewriter(base: Snapshot) -> Rewrite:
         rows = base.rows.collect().filter((pl.col("identifier") != identifier) | pl.col(keep))
@@ -301,7 +302,8 @@ def test_a_compaction_that_is_killed_changes_nothing_and_the_next_one_does_it(
 
 def fold_only(client: Client, kind: str) -> None:
     """Rewrite the files of one kind of one partition by themselves."""
-    from vxdata.lake.commit import Stamp, rewrite
+    from vxdata.lake.commit import rewrite
+    from vxdata.lake.intent import Stamp
 
     lake = client._session.lake
 

@@ -19,8 +19,8 @@ from vxdata.catalog.table import table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake import erase as erasing
 from vxdata.lake import forget as forgetting
-from vxdata.lake.commit import Patience
 from vxdata.lake.datafile import write_data_files
+from vxdata.lake.intent import Patience
 from vxdata.lake.mentions import Mentions
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import VolumePayload

@@ -180,7 +180,7 @@ def erase(lake: Path, *options: str) -> Any:
 @pytest.fixture
 def haste(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Writers that are under way are waited for in no time."""
-    return monkeypatch.setattr("vxdata.lake.commit.Patience.settled_after", timedelta(0))  # type: ignore[func-returns-value]
+    return monkeypatch.setattr("vxdata.lake.intent.Patience.settled_after", timedelta(0))  # type: ignore[func-returns-value]
 
 
 def test_an_erasure_without_a_word_shows_the_plan_and_changes_nothing(lake: Path) -> None:

@@ -43,10 +43,11 @@ from tests.support.wishes import (
 )
 from vxdata.catalog.table import all_specs
 from vxdata.errors import ConflictError, NotFoundError, VxDataError
-from vxdata.lake.commit import Rewrite, Stamp, rewrite
+from vxdata.lake.commit import rewrite
 from vxdata.lake.compact import NO_CLOSINGS, as_chosen, rewrite_chosen
 from vxdata.lake.datafile import checked_files
 from vxdata.lake.foldable import FoldPolicy, file_facts
+from vxdata.lake.intent import Rewrite, Stamp
 from vxdata.lake.snapshot import Snapshot
 from vxdata.sdk import Client
 from vxdata.sdk.namespace import Namespace

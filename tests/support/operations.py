@@ -23,7 +23,7 @@ from tests.support.upkeep import resource, spec_of
 from vxdata.errors import AlreadyExistsError, NotFoundError
 from vxdata.lake.aws import S3Settings, find_s3_settings
 from vxdata.lake.checkpoint import settle_log
-from vxdata.lake.commit import Patience
+from vxdata.lake.intent import Patience
 from vxdata.lake.lake import FixedView, Lake
 from vxdata.lake.store import open_store
 from vxdata.lake.token import LakeState, UnknownCommit

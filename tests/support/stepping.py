@@ -17,7 +17,8 @@ import pytest
 
 from vxdata.lake import commit as commits
 from vxdata.lake import compact, run
-from vxdata.lake.commit import Committed, Ended, Patience, Planner, Rewriter, Rewritten, Stamp, Step
+from vxdata.lake.commit import Committed, Ended, Rewritten, Step
+from vxdata.lake.intent import Patience, Planner, Rewriter, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.store import open_store
 from vxdata.lake.table import Table

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
-from vxdata.lake.commit import Rewrite, Stamp, rewrite
+from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import CheckedFiles, checked_files
 from vxdata.lake.fold import HELD_IN, Chosen, fold_files, is_full
 from vxdata.lake.foldable import (
@@ -26,6 +26,7 @@ from vxdata.lake.foldable import (
     with_crowds,
     with_targets,
 )
+from vxdata.lake.intent import Rewrite, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.lookup import FEW
 from vxdata.lake.snapshot import Snapshot

@@ -8,8 +8,8 @@ import polars as pl
 from vxdata.catalog.table import TableSpec
 from vxdata.errors import AlreadyExistsError, name_some
 from vxdata.lake.change import lineage_of
-from vxdata.lake.commit import Plan, Planner, Stamp
 from vxdata.lake.frames import Wanted
+from vxdata.lake.intent import Plan, Planner, Stamp
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import read_known
 from vxdata.lake.planning import (

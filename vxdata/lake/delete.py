@@ -10,8 +10,8 @@ import polars as pl
 from vxdata.catalog.table import TableSpec, descendant_specs
 from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, name_some
 from vxdata.lake import scd2
-from vxdata.lake.commit import Plan, Premises, Stamp
 from vxdata.lake.frames import REASON
+from vxdata.lake.intent import Plan, Premises, Stamp
 from vxdata.lake.lake import BaseFirst, Lake, View
 from vxdata.lake.lookup import among, live_children, live_descendants, read_current
 from vxdata.lake.past import describe_missing

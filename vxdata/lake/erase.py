@@ -21,10 +21,11 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
-from vxdata.lake.commit import Premises, Rewrite, Stamp, rewrite
+from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import DataFile, checked_files, write_data_files
 from vxdata.lake.erasure_record import Record, begin_record, find_record, finish_record
 from vxdata.lake.forget import forget, kept_of, named_by_log
+from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.remains import find_remains
 from vxdata.lake.snapshot import Snapshot

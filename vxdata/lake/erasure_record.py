@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vxdata.errors import StorageError
-from vxdata.lake.commit import Stamp
 from vxdata.lake.format import OWN_FOLDER
+from vxdata.lake.intent import Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.store import Store
 

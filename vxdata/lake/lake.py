@@ -16,7 +16,7 @@ from vxdata.lake.table import Table
 from vxdata.lake.token import LakeState
 
 if TYPE_CHECKING:
-    from vxdata.lake.commit import Patience
+    from vxdata.lake.intent import Patience
 
 _SETTLE_TRIES = 5
 _forked = threading.Event()
@@ -62,7 +62,7 @@ class Lake:
     @cached_property
     def patience(self) -> "Patience":
         """Deadline and clocks of commits; what only reads does not load what commits."""
-        from vxdata.lake.commit import Patience
+        from vxdata.lake.intent import Patience
 
         return self._patience or Patience()
 

@@ -12,8 +12,8 @@ import polars as pl
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, name_some
 from vxdata.lake.change import LINEAGE_SCHEMA, Changes, Known, compare, plan_changes
-from vxdata.lake.commit import Premises, Stamp
 from vxdata.lake.frames import REASON, Wanted
+from vxdata.lake.intent import Premises, Stamp
 from vxdata.lake.lake import Lake, SteadyView, View
 from vxdata.lake.lookup import among, read_changing, read_lineages
 from vxdata.lake.past import describe_missing

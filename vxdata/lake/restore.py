@@ -14,8 +14,8 @@ from vxdata.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from vxdata.lake import scd2
 from vxdata.lake.audit import all_records
 from vxdata.lake.change import lineage_of, revived_rows
-from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.effects import deletions_of, lifetimes
+from vxdata.lake.intent import Plan, Planner, Premises, Stamp
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import read_current, read_lineages, read_versions, rows_among, touched_by
 from vxdata.lake.past import describe_missing

@@ -16,9 +16,9 @@ from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.lake import scd2
 from vxdata.lake.audit import all_records
 from vxdata.lake.change import lineage_of, revived_rows
-from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import plan_closings, refuse_left_behind
 from vxdata.lake.effects import CHANGED, CREATED, DELETED, OPEN, UPDATED, effects_of, lifetimes
+from vxdata.lake.intent import Plan, Planner, Premises, Stamp
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import among, live_children, read_lineages, read_versions, rows_among, touched_by
 from vxdata.lake.planning import NO_LINEAGES, refuse_orphans

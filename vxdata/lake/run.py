@@ -2,7 +2,8 @@
 
 from vxdata.catalog.table import TableSpec
 from vxdata.lake.checkpoint import tend_log
-from vxdata.lake.commit import Committed, Plan, Planner, Stamp, commit
+from vxdata.lake.commit import Committed, commit
+from vxdata.lake.intent import Plan, Planner, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.snapshot import Snapshot
 

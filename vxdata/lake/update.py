@@ -7,8 +7,8 @@ import polars as pl
 from vxdata.catalog.table import TableSpec
 from vxdata.errors import ConflictError, NotFoundError
 from vxdata.lake.change import Known
-from vxdata.lake.commit import Plan, Stamp
 from vxdata.lake.frames import Wanted
+from vxdata.lake.intent import Plan, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.lookup import read_current
 from vxdata.lake.past import describe_missing

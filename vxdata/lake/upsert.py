@@ -13,9 +13,9 @@ import polars as pl
 from vxdata.catalog.table import TableSpec
 from vxdata.errors import InvalidInputError
 from vxdata.lake.batch import Batch, first_commit_id
-from vxdata.lake.commit import Plan, Planner, Stamp
 from vxdata.lake.delete import close_descendants, refuse_left_behind
 from vxdata.lake.frames import REASON
+from vxdata.lake.intent import Plan, Planner, Stamp
 from vxdata.lake.lacking import UpsertOptions
 from vxdata.lake.lake import Lake
 from vxdata.lake.planning import refuse_orphans

@@ -8,9 +8,9 @@ import polars as pl
 
 from vxdata.lake.batch import Batch, first_commit_id, is_committed
 from vxdata.lake.change import LINEAGE_SCHEMA
-from vxdata.lake.commit import Plan, Planner, Premises, Stamp
 from vxdata.lake.delete import plan_closings, refuse_parents
 from vxdata.lake.frames import Wanted
+from vxdata.lake.intent import Plan, Planner, Premises, Stamp
 from vxdata.lake.lacking import UpsertOptions, lacking
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
 from vxdata.lake.lookup import read_known

@@ -14,10 +14,10 @@ import polars as pl
 from vxdata.catalog.table import TableSpec, all_specs, child_specs
 from vxdata.errors import StorageError, VxDataError
 from vxdata.lake.checkpoints import LogFiles, to_log_files
-from vxdata.lake.commit import Patience
 from vxdata.lake.faults import refuse_unanswered
 from vxdata.lake.findings import Finding, found, found_each, to_frame
 from vxdata.lake.format import FORMAT_KEY, require_format
+from vxdata.lake.intent import Patience
 from vxdata.lake.lake import refuse_fork
 from vxdata.lake.log import LOG_FOLDER
 from vxdata.lake.lookup import read_current, read_lineages

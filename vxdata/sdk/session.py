@@ -9,7 +9,7 @@ from vxdata.errors import InvalidInputError
 from vxdata.lake.lake import FixedView, Lake, View
 
 if TYPE_CHECKING:
-    from vxdata.lake.commit import Stamp
+    from vxdata.lake.intent import Stamp
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Session:
             InvalidInputError: the client is read-only, or the batch id is none.
         """
         from vxdata.lake.batch import check_batch_id
-        from vxdata.lake.commit import Stamp
+        from vxdata.lake.intent import Stamp
 
         if reason is not None and not isinstance(reason, str):
             raise InvalidInputError(f"reason={reason!r}: a text is expected, not {type(reason).__name__}.")
