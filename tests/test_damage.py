@@ -10,7 +10,19 @@ import pytest
 
 from tests.conftest import TellFigures
 from tests.support.broken import RULES
-from tests.support.damage import KINDS, Answers, Place, answers, compacted, places, plain_answer, tally, tell, verified
+from tests.support.damage import (
+    KINDS,
+    Answers,
+    Place,
+    answers,
+    compacted,
+    erased,
+    places,
+    plain_answer,
+    tally,
+    tell,
+    verified,
+)
 
 FEW, MANY = 6, 200
 LONG = pytest.param(MANY, marks=[pytest.mark.torture, pytest.mark.timeout(0)])
@@ -66,6 +78,20 @@ def test_compaction_refuses_a_flipped_bit_or_is_not_misled_by_it(
         lake = copied()
         place.flip(lake)
         found[place] = compacted(lake, place, clean)
+    tell_figures(f"{tally(list(found.values()))}")
+    assert [place for place, verdict in found.items() if verdict == "wrong"] == []
+
+
+@pytest.mark.parametrize("count", [2, LONG])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_erasure_stops_at_a_flipped_bit_or_leaves_nothing(
+    copied: Copy, clean: Answers, kind: str, count: int, tell_figures: TellFigures
+) -> None:
+    found = {}
+    for place in places(copied(), kind, count, 5):
+        lake = copied()
+        place.flip(lake)
+        found[place] = erased(lake, place, clean)
     tell_figures(f"{tally(list(found.values()))}")
     assert [place for place, verdict in found.items() if verdict == "wrong"] == []
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from tests.support.operations import DAY, SOURCE, connect
-from tests.support.stepping import Clock
+from tests.support.stepping import Clock, open_client
 from tests.support.upkeep import resource, spec_of
 from vxdata.errors import VxDataError
 from vxdata.lake.checkpoint import settle_log
+from vxdata.lake.erase import Erasure
+from vxdata.lake.intent import Patience
 from vxdata.sdk import Client
 
 KINDS = {"data": "", "checkpoint": "*/_delta_log/*.checkpoint.parquet", "log": "*/_delta_log/*.json"}
@@ -22,6 +24,8 @@ KINDS = {"data": "", "checkpoint": "*/_delta_log/*.checkpoint.parquet", "log": "
 ROWS = 2_000
 TYPES = ("datasources", "patients", "pathology_specimens")
 OTHER = "datasource/b"
+ERASED = "patient/00007"
+HASTE = Patience(deadline_seconds=0.05, grace_seconds=0.05)
 Answers = dict[str, pl.DataFrame]
 
 
@@ -34,10 +38,13 @@ class Place:
 
     def flip(self, lake: Path) -> None:
         """Flip the bit; a second time repairs it."""
-        path = lake / self.path
-        data = bytearray(path.read_bytes())
+        (lake / self.path).write_bytes(self.flipped(lake))
+
+    def flipped(self, lake: Path) -> bytes:
+        """Return the file's bytes with the bit flipped: sound ones of a damaged file, damaged ones of a sound file."""
+        data = bytearray((lake / self.path).read_bytes())
         data[self.bit // 8] ^= 1 << self.bit % 8
-        path.write_bytes(data)
+        return bytes(data)
 
 
 def tell(folder: Path) -> None:
@@ -126,6 +133,42 @@ def compacted(lake: Path, place: Place, clean: Answers) -> str:
         verdict = "right"
     place.flip(lake)
     return verdict if is_same(answers(lake), clean) else "wrong"
+
+
+def erased(lake: Path, place: Place, clean: Answers) -> str:
+    """Erase a patient of a damaged lake, repair the damage, and run it again unless it was done.
+
+    Returns:
+        "refused" or "reported" if it was not done at first, "right" if it was, and "wrong" if afterwards an answer is
+        not as it should be, or anything tells of the patient.
+    """
+    sound, damaged = place.flipped(lake), (lake / place.path).read_bytes()
+    try:
+        verdict = "reported" if erase(lake).left else "right"
+    except VxDataError:
+        verdict = "refused"
+    if (lake / place.path).exists() and (lake / place.path).read_bytes() == damaged:
+        (lake / place.path).write_bytes(sound)
+    if verdict != "right" and erase(lake).left:
+        return "wrong"
+    is_gone = not any(ERASED.encode() in told for told in contents(lake))
+    return verdict if is_gone and is_same(answers(lake), without_erased(clean)) else "wrong"
+
+
+def erase(lake: Path) -> Erasure:
+    return open_client(str(lake), HASTE).erase(ERASED, reason="consent withdrawn", dry_run=False)
+
+
+def contents(lake: Path) -> Iterator[bytes]:
+    """Return what each file of a lake says; data is decoded, because its pages are compressed."""
+    for path in sorted(path for path in lake.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        yield repr(pl.read_parquet(data).to_dicts()).encode() if path.suffix == ".parquet" else data
+
+
+def without_erased(clean: Answers) -> Answers:
+    is_its = (pl.col("identifier") == ERASED) | pl.col("ancestors").list.contains(ERASED)
+    return {name: rows.filter(~is_its) for name, rows in clean.items()}
 
 
 def tally(verdicts: Sequence[str]) -> dict[str, int]:

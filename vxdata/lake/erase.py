@@ -2,6 +2,7 @@
 
 In this order, so that a kill at any instant is mended by running it again:
 
+    0  a log that is damaged is refused: what could tell of the damage is removed below
     1  a record is put: when, why, who, a salted hash of the identifier, no personal data
     2  every table that holds such rows gets a commit that replaces their files, root first; a writer of such rows that
        is under way finds its premises broken and plans again, on a state without them
@@ -29,6 +30,7 @@ from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.remains import find_remains
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
 from vxdata.lake.traces import TableTraces, Traces, find_in_table, find_traces, is_of, list_columns, points_to
 from vxdata.schemas.identifiers import type_of
@@ -70,6 +72,7 @@ def plan_erasure(lake: Lake, identifier: str) -> Erasure:
         NotFoundError: no lake is here, or nothing in it tells of the resource.
     """
     lake.prepare_write(needs_lake=True)
+    refuse_damaged_logs(lake)
     traces = _find(lake, identifier)
     if traces.is_empty and find_record(lake.store, identifier) is None:
         raise NotFoundError(f"{identifier!r}: no file of the lake tells of it.")
@@ -93,6 +96,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
     _refuse_telling_reason(identifier, stamp.reason)
     lake.prepare_write(needs_lake=True)
     progress("look through all files")
+    refuse_damaged_logs(lake)
     traces = _find(lake, identifier)
     record = find_record(lake.store, identifier)
     if traces.is_empty and record is None:

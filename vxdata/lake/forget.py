@@ -18,6 +18,7 @@ from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.checkpoints import list_log
 from vxdata.lake.kept import drop, manifests
 from vxdata.lake.lake import Lake
+from vxdata.lake.log import read_statistics
 from vxdata.lake.mentions import Mentions
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
@@ -111,13 +112,23 @@ def _redacted(
     key = unquote(add["path"])
     if key in live or (key in present and key not in doomed):
         return action
-    rows = json.loads(add["stats"]).get("numRecords")
-    return {"add": {**add, "stats": json.dumps({"numRecords": rows})}}
+    return {"add": {**add, "stats": json.dumps({"numRecords": read_statistics(add).get("numRecords")})}}
 
 
 def _forget_archive(store: Store, spec: TableSpec, mentions: Mentions) -> None:
     for _, _, key in archived_ranges(store, spec.namespace):
-        records = [json.loads(line) for line in (store.get(key) or b"").decode().splitlines()]
+        records = _records(store, key)
         redacted = [mentions.without(record) for record in records]
         if redacted != records:
             store.put(key, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in redacted).encode())
+
+
+def _records(store: Store, key: str) -> list[Any]:
+    try:
+        return [json.loads(line) for line in (store.get(key) or b"").decode().splitlines()]
+    except ValueError as error:
+        raise StorageError(
+            f"{key} is damaged ({error}) and cannot be made to forget; restore it from a backup, or remove it: it is "
+            "written anew while the log has its entries.",
+            uri=store.uri, operation="erase from", retryable=False,
+        ) from error  # fmt: skip

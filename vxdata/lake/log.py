@@ -7,6 +7,7 @@ Source: Delta protocol, "Delta Log Entries"; design of record, section 5 (one co
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -65,6 +66,16 @@ def entry_version(key: str) -> int | None:
     """Return the version of the log entry at a key; None if something else is there."""
     found = _ENTRY.search(key)
     return int(found.group(1)) if found else None
+
+
+def read_statistics(add: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the statistics of an add action; damaged ones as one text, so that what they tell is still seen."""
+    text = add.get("stats") or "{}"
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"damaged": text}
 
 
 def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:

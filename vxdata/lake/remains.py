@@ -12,12 +12,14 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from vxdata.lake.faults import translated
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
 from vxdata.lake.lake import Lake
-from vxdata.lake.log import LOG_FOLDER
+from vxdata.lake.log import LOG_FOLDER, read_statistics
 from vxdata.lake.mentions import Mentions
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.soundness import damaged_files
 from vxdata.lake.store import Store
 from vxdata.lake.traces import Traces, find_traces
 from vxdata.schemas.registry import STANDARD_COLUMNS
@@ -30,7 +32,7 @@ def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
         One sentence for each place, with what to do; never what is stored there.
     """
     mentions = Mentions.of(traces)
-    places = [*_in_files(lake, traces)]
+    places = [*_in_files(lake, traces), *_unreadable(lake.store)]
     for table in traces.tables:
         places += _in_texts(lake.snapshot(table.spec), mentions)
         places += _in_log(lake.snapshot(table.spec), mentions, traces.identifier)
@@ -42,6 +44,11 @@ def _in_files(lake: Lake, traces: Traces) -> Iterator[str]:
     for table in find_traces(lake, root, traces.identifier).tables:
         if table.doomed:
             yield f"{table.spec.namespace}: {len(table.doomed)} data files hold rows of it; run it again"
+
+
+def _unreadable(store: Store) -> Iterator[str]:
+    for key in damaged_files(store):
+        yield f"{key} is damaged, so nobody knows what it holds; restore it, or delete it if no state needs it"
 
 
 def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
@@ -66,7 +73,8 @@ def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[s
     for key in store.list_keys(f"{namespace}/{LOG_FOLDER}"):
         data = store.get(key)
         if data is not None:
-            actions = _checkpoint_actions(data) if key.endswith(".parquet") else _json_actions(data)
+            with translated(store.uri, f"read {key} of"):
+                actions = _checkpoint_actions(data) if key.endswith(".parquet") else _json_actions(data)
             superseded = (a for a in actions if "add" not in a or unquote(a["add"]["path"]) not in live)
             if any(_tells(namespace, action, mentions, skipped) for action in superseded):
                 yield f"{key} still tells of it; run it again"
@@ -83,7 +91,7 @@ def _checkpoint_actions(data: bytes) -> list[Any]:
 
 def _tells(namespace: str, action: dict[str, Any], mentions: Mentions, skipped: set[str]) -> bool:
     """Whether an action names an erased resource, or holds statistics of its rows."""
-    stats = json.loads((action.get("add") or {}).get("stats") or "{}")
+    stats = read_statistics(action.get("add") or {})
     if any(map(mentions.are_in, _texts(stats, skipped))) or any(map(mentions.are_in, _texts(action, skipped))):
         return True
     bounds = (pair for end in ("minValues", "maxValues") for pair in (stats.get(end) or {}).items())

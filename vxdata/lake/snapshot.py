@@ -94,7 +94,7 @@ class Snapshot:
         A scan of all files carries their statistics, so that Polars skips files; chosen files were chosen by them.
 
         Args:
-            files: rows of `files`.
+            files: rows of `files`, or others of the same columns key and size.
             path_column: the name of a further column that holds the address of each row's file.
             root: a local folder with copies of the files, to read in their place.
         """
@@ -209,8 +209,8 @@ def _identifier_bounds(files: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
 
 def _row_count(files: pl.DataFrame) -> tuple[int, int] | None:
     """Return how many rows files hold, and how many of these are deleted: a scan plans joins by it; None if unknown."""
-    rows = files["num_records"]
-    return None if rows.null_count() else (int(rows.sum()), 0)
+    rows = files.get_column("num_records", default=None)
+    return None if rows is None or rows.null_count() else (int(rows.sum()), 0)
 
 
 def _are_open(files: pl.DataFrame) -> bool:

@@ -53,6 +53,16 @@ def check_log(store: Store, namespace: str, log: LogFiles, newest: Snapshot | No
     yield from _check_checkpoint(reader)
 
 
+def check_entries(store: Store, namespace: str, log: LogFiles) -> Iterator[Finding]:
+    """Check every log entry that is there, those that the newest checkpoint stands for included."""
+    reader = LogReader(store, namespace, log)
+    for version in sorted(log.entries):
+        try:
+            reader.actions(version)
+        except LogDamageError as damage:
+            yield found("log-entry-damaged", namespace, damage.key, damage.detail)
+
+
 def _check_hint(store: Store, namespace: str, checkpoint: int) -> Iterator[Finding]:
     hint = read_hint(store, namespace)
     if hint != checkpoint:
