@@ -15,36 +15,33 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.support.oracle import (
-    BYTES,
-    DATES,
-    DECIMALS,
     FALSE,
-    IDENTIFIERS,
-    INFINITE,
-    INSTANTS,
-    INTS,
     KEY,
-    LINEAGE,
-    NAMESPACES,
-    POOLS,
-    SCHEMAS,
-    TEXTS,
     Both,
-    Chapter,
     Either,
     HasAncestor,
-    Key,
     Never,
     Sql,
     Sub,
     SubTest,
-    Teller,
     Test,
     Tree,
-    View,
     connect_to_files,
-    instants_of,
     to_predicate,
+)
+from tests.support.story import LINEAGE, NAMESPACES, SCHEMAS, Key, View, instants_of
+from tests.support.teller import (
+    BYTES,
+    DATES,
+    DECIMALS,
+    IDENTIFIERS,
+    INFINITE,
+    INSTANTS,
+    INTS,
+    POOLS,
+    TEXTS,
+    Chapter,
+    Teller,
 )
 from vxdata.catalog.table import METADATA_COLUMNS
 from vxdata.sdk import F
