@@ -1,4 +1,4 @@
-"""The oracle of queries: predicate trees of its own, and DuckDB that judges them over the rows that a story says are there.
+"""The oracle of queries: predicate trees of its own, and DuckDB that judges them over the rows of a story.
 
 Nothing here reads `vxdata.expr`. A tree is turned into the SDK's predicate and, by other code, into SQL with
 parameters over the rows that the story says are there. Subqueries are run first and their values stand in the SQL as
