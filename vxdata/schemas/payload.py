@@ -66,6 +66,8 @@ else:
     class _WithKeywords(BaseModel, metaclass=_PayloadMeta):
         """The base that takes the keywords; type checkers see them on `__init_subclass__`."""
 
+        model_config = ConfigDict(defer_build=True)
+
 
 class Payload(_WithKeywords):
     """Base of all payload models.

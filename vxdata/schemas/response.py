@@ -97,7 +97,7 @@ else:
 
 
 @cache
-def response_class(payload: type[Payload]) -> type[ResourceResponse[Payload]]:
+def response_class(payload: type[Payload]) -> "type[ResourceResponse[Payload]]":
     """Return the response class of a payload class; it is made when it is first needed."""
     base = ResourceResponse[payload]  # type: ignore[valid-type]
     return create_model(
