@@ -77,6 +77,19 @@ def test_a_child_that_the_frames_hold_keeps_its_parent_and_nothing_is_written(cl
     assert state(client) == before
 
 
+@pytest.mark.parametrize("kept", ["imagingstudy/2", "imagingstudy/9", "volume/2"], ids=["child", "new", "grandchild"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_cascade_takes_nothing_that_the_frames_hold(client: Client, kept: str, dry_run: bool) -> None:
+    before = state(client)
+    new = [("imagingstudy/9", "patient/2")] if kept == "imagingstudy/9" else []
+    wanted = frames(*{"patient/2", "imagingstudy/2", "volume/2"} - {kept}, imaging_studies=new)
+    if kept == "volume/2":
+        del wanted["imaging_studies"]  # so that only the cascade would close its study
+    with pytest.raises(InvalidInputError, match=f"hold '{kept}' but lack an ancestor of the namespace patients"):
+        ingest(client, wanted, missing="delete", cascade=True, dry_run=dry_run)
+    assert state(client) == before
+
+
 def test_a_closing_that_comes_too_early_is_refused_before_anything_is_written(client: Client) -> None:
     client.resources.create(Resource(identifier="patient/9", parent_identifier="datasource/a"))
     before = state(client)

@@ -10,17 +10,18 @@ from datetime import datetime
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec
-from vxdata.errors import InvalidInputError
+from vxdata.catalog.table import TableSpec, descendant_specs
+from vxdata.errors import InvalidInputError, name_some
 from vxdata.lake.batch import Batch, first_commit_id
 from vxdata.lake.delete import close_descendants, refuse_left_behind
 from vxdata.lake.frames import REASON
 from vxdata.lake.intent import Plan, Planner, Stamp
 from vxdata.lake.lacking import UpsertOptions
 from vxdata.lake.lake import Lake
+from vxdata.lake.lookup import among, live_descendants
 from vxdata.lake.planning import refuse_orphans
 from vxdata.lake.run import run_commit
-from vxdata.lake.scratch import Scratch
+from vxdata.lake.scratch import Scratch, read_kept
 from vxdata.lake.slices import Slices
 from vxdata.lake.upsert_plan import Before, Promised, Upserted, closer, upserter
 
@@ -174,7 +175,34 @@ def _validated(
             planner = closer(lake, wanted[spec], options, stamp, scratch, foreseen.before(spec))
             doomed = planner(lake.snapshot(spec)).report.doomed
             foreseen = replace(foreseen, closed={**foreseen.closed, spec: doomed})
+    if options.cascade:
+        _refuse_held_descendants(lake, wanted, foreseen)
     return foreseen
+
+
+def _refuse_held_descendants(lake: Lake, wanted: Mapping[TableSpec, Slices], foreseen: _Foreseen) -> None:
+    """Refuse frames that hold what descends from something that they lack: a cascade would close it with that."""
+    for spec, planned in foreseen.plans.items():
+        doomed = foreseen.closed.get(spec, planned.doomed)
+        below = [s for s in descendant_specs(spec.type_name) if s in wanted and s != spec] if len(doomed) else []
+        for child in below:
+            lost = live_descendants(lake.snapshot(child), doomed)["identifier"].implode()
+            mentioned = (wanted[child].mentioned(within) for within in wanted[child].ranges)
+            new = (
+                piece.select("identifier", "ancestors").explode("ancestors") for piece in foreseen.plans[child].lineages
+            )
+            held = pl.concat(
+                [
+                    *(names.filter(names.is_in(lost)) for names in mentioned),
+                    *(read_kept(among(lines, doomed, "ancestors"))["identifier"] for lines in new),
+                ]
+            )
+            if len(held):
+                raise InvalidInputError(
+                    f"the frames hold {name_some(held.unique().sort(), 5)} but lack an ancestor of the namespace "
+                    f"{spec.namespace}, which missing='delete' would close. Put the ancestor into its frame, or leave "
+                    "its descendants out."
+                )
 
 
 def _promised(spec: TableSpec, plans: Mapping[TableSpec, Upserted]) -> Promised:
