@@ -5,6 +5,7 @@ Source: design of record, section 5 (compaction folds; one commit primitive, ste
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -225,6 +226,34 @@ def erase_by_hand(client: Client, identifier: str, keep: str) -> None:
 
     lake = client._session.lake
     rewrite(lake.table(table_spec(PatientPayload)), rewriter, Stamp("test", "tester"), lake.patience)
+
+
+@pytest.mark.parametrize("wrong", [("minValues", "identifier", "patient/012"), ("minValues", "valid_from", "2099")])
+def test_a_closing_is_not_taken_for_done_because_the_log_is_wrong_about_its_versions_file(
+    client: Client, wrong: tuple[str, str, str]
+) -> None:
+    before, at = answers(client, instants(client)), instants(client)
+    entry = Path(client.uri, "patients", "_delta_log", f"{1:020}.json")  # the first sixteen patients
+    sound = entry.read_text()
+    lines = [json.loads(line) for line in sound.splitlines()]
+    (add,) = (line["add"] for line in lines if "add" in line)
+    bounds, name, text = wrong
+    stats = json.loads(add["stats"])
+    stats[bounds][name] = text if name == "identifier" else "2099-01-01T00:00:00.000Z"
+    add["stats"] = json.dumps(stats)
+    entry.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(StorageError, match=r"wrong about the file that holds 'patient/00\d'.*vxdata verify"):
+        Client(client.uri).compact("patients")
+    entry.write_text(sound)
+    assert all(a.equals(b) for a, b in zip(before, answers(Client(client.uri), at), strict=True))
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_policy_that_no_files_satisfy_ends(client: Client, most: int) -> None:
+    client.patients.upsert(patients(range(20, 120)))
+    before, at = answers(client, instants(client)), instants(client)
+    client.compact(policy=FoldPolicy(file_rows=8, most_small=most, most_layers=most, memory_rows=100))
+    assert all(a.equals(b) for a, b in zip(before, answers(client, at), strict=True))
 
 
 # Beside others

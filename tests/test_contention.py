@@ -89,7 +89,7 @@ def work_together(start: Start, uri: str, seconds: float, without: str = "") -> 
 @pytest.mark.torture
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("make_lake_uri", ["local"], indirect=True)
-@pytest.mark.parametrize("rule", ["premises", "no retries", "live files", "fold"])
+@pytest.mark.parametrize("rule", ["premises", "no retries", "live files"])  # F2: a fold takes all targets along here
 def test_without_a_rule_of_the_protocol_they_would_lose_or_double(start: Start, lake_uri: str, rule: str) -> None:
     with pytest.raises(AssertionError):
         work_together(start, lake_uri, LONG_SECONDS, without=rule)

@@ -15,10 +15,12 @@ import pytest
 
 from tests.support import stepping
 from tests.support.stepping import Puts, Step, Writer, open_client
-from vxdata.catalog.table import table_spec
+from vxdata.catalog.table import all_specs, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake import erase as erasing
 from vxdata.lake import forget as forgetting
+from vxdata.lake import soundness
+from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.datafile import write_data_files
 from vxdata.lake.intent import Patience
 from vxdata.lake.mentions import Mentions
@@ -347,3 +349,23 @@ def test_what_cannot_be_erased_is_refused(client: Client, tmp_path: Path) -> Non
         client.snapshot().erase(X, reason=REASON)
     with pytest.raises(NotFoundError, match="no lake"):
         Client(tmp_path / "nothing").erase(X, reason=REASON)
+
+
+def test_what_others_delete_while_the_logs_are_checked_is_no_damage(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, original, gone = client._session.lake.store, soundness.to_log_files, []
+
+    def listed_before(objects: Any) -> Any:
+        log = original(objects)
+        if not gone and log.entries:
+            gone.append(min(log.entries.values(), key=lambda entry: entry.key))
+            store.delete(gone[0].key)
+        return log
+
+    for spec in all_specs():
+        if client._session.lake.snapshot(spec).files.height:
+            settle_log(client._session.lake.table(spec))
+    monkeypatch.setattr(soundness, "to_log_files", listed_before)
+    assert not erased(client).left
+    assert gone

@@ -257,6 +257,8 @@ REFUSED: dict[str, tuple[Build, str]] = {
         lambda q: q.filter(F.acquisition_datetime < "9999-12-31T23:59:59-01:00"),
         "9999",
     ),
+    "a field among others": (lambda q: q.filter(F.b_value.is_in([F.license])), "does not compare"),
+    "an expression among others": (lambda q: q.filter(F.b_value.is_in([pl.col("license")])), "does not compare"),
     "wrong one of is_in": (lambda q: q.filter(F.b_value.is_in([1.0, "2"])), "'2'"),
     "wrong between": (lambda q: q.filter(F.b_value.between(1, "2")), "'2'"),
     "wrong eq_missing": (lambda q: q.filter(F.b_value.eq_missing("2")), "'2'"),

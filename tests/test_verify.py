@@ -35,6 +35,7 @@ from tests.support.upkeep import (
 from vxdata.errors import NotFoundError, VxDataError
 from vxdata.lake import verify_files, verify_log
 from vxdata.lake.archive import archive_commits
+from vxdata.lake.checkpoint import CHECKPOINT_COMMITS
 from vxdata.lake.datafile import encode_parquet, write_data_files
 from vxdata.lake.findings import KINDS, MOST_SUBJECTS
 from vxdata.lake.trim import trim_log
@@ -413,3 +414,16 @@ def test_the_clock_of_the_check_is_the_clients(lake: Path) -> None:
     clock.turn(MONTHS)
     rewrite(Client(lake), "datasources")
     assert set(open_client(str(lake), clock.patience()).verify().findings["kind"]) == {"file-orphaned"}
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b"])
+def test_line_breaks_of_other_kinds_in_texts_damage_nothing(tmp_path: Path, mark: str) -> None:
+    client = Client(tmp_path / "lake")
+    client.datasources.upsert(pl.DataFrame({"identifier": ["datasource/d"]}))
+    frame = pl.DataFrame({"identifier": ["patient/1"], "parent_identifier": ["datasource/d"], "sex": [f"a{mark}b"]})
+    client.patients.upsert(frame, reason=f"one{mark}two")
+    for n in range(CHECKPOINT_COMMITS):  # archived, and read back after a lost race
+        client.patients.update("patient/1", {"birthyear": n})
+    assert client.verify().ok
+    assert client.commits.list()["reason"].drop_nulls().to_list() == [f"one{mark}two"]
+    assert client.erase("patient/1", reason="withdrawn").tables["resources"].sum() == 1

@@ -63,6 +63,9 @@ class Literals(tuple[Any, ...]):
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Literals, (tuple(self),)  # a hash of texts holds in one process only
+
     @cached_property
     def _ordered(self) -> dict[str, pl.Series]:
         return {}
@@ -82,7 +85,8 @@ class Literals(tuple[Any, ...]):
 def _to_series(values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
     match dtype:
         case pl.Decimal():
-            return pl.Series([value for value in values if isinstance(value, Decimal)], dtype=dtype)
+            exact = pl.Series([value for value in values if isinstance(value, Decimal)], dtype=dtype)
+            return exact.drop_nulls()  # what does not fit became null, and equals no value of the column
         case pl.Float64():
             return pl.Series([float(value) for value in values], dtype=dtype)
     return pl.Series(values, dtype=dtype)
@@ -111,7 +115,7 @@ def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> Lit
     Raises:
         InvalidInputError: a value is of a type that this column never equals.
     """
-    given = [value for value in values if value is not None] if None in values else values
+    given = [value for value in values if value is not None] if any(value is None for value in values) else values
     plain = _is_plain(dtype, given)
     return Literals(dict.fromkeys(given if plain else (to_literal(column, dtype, value) for value in given)))
 

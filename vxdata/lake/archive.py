@@ -14,7 +14,7 @@ from typing import Any
 
 from vxdata.errors import StorageError
 from vxdata.lake.format import OWN_FOLDER
-from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.log import LogEntry, json_lines, read_entry
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 
@@ -47,8 +47,7 @@ def archived_commits(table: Table) -> Iterator[dict[str, Any]]:
     """Return the archived records of a table, oldest first, each version once."""
     seen = -1
     for _, _, key in archived_ranges(table.store, table.spec.namespace):
-        for line in (table.store.get(key) or b"").decode().splitlines():
-            record = json.loads(line)
+        for record in json_lines(table.store.get(key) or b""):
             if record["version"] > seen:
                 seen = record["version"]
                 yield record
@@ -62,8 +61,7 @@ def newest_archived(table: Table, newest: int) -> Iterator[dict[str, Any]]:
     for _, first, key in ranges:
         if first > newest:
             continue
-        for line in reversed((table.store.get(key) or b"").decode().splitlines()):
-            record = json.loads(line)
+        for record in reversed(json_lines(table.store.get(key) or b"")):
             if record["version"] <= newest:
                 newest = record["version"] - 1
                 yield record
@@ -79,8 +77,7 @@ def unarchived(table: Table, versions: Iterable[int]) -> list[int]:
     missing = set(versions)
     for first, last, key in archived_ranges(table.store, table.spec.namespace):
         if missing and first <= max(missing) and last >= min(missing):
-            lines = (table.store.get(key) or b"").decode().splitlines()
-            missing.difference_update(json.loads(line)["version"] for line in lines)
+            missing.difference_update(record["version"] for record in json_lines(table.store.get(key) or b""))
     return sorted(missing)
 
 

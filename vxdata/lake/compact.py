@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
+from vxdata.errors import StorageError
 from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import CheckedFiles, checked_files
+from vxdata.lake.faults import translated
 from vxdata.lake.fold import HELD_IN, Chosen, fold_files, is_full
 from vxdata.lake.foldable import (
     CURRENT,
@@ -100,13 +102,20 @@ def _fold_partition(
     lake: Lake, spec: TableSpec, datasource_id: str, policy: FoldPolicy, stamp: Stamp
 ) -> Iterator[Folded]:
     """Fold one partition, round after round, until nothing is left to do."""
+    done: list[pl.DataFrame] = []
+    facts = pl.DataFrame()
 
     def fold(base: Snapshot) -> Rewrite | None:
-        with checked_files(base.store, spec.namespace) as checked:
+        nonlocal facts
+        facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id).drop("key", "size").sort(pl.all())
+        if any(facts.equals(before) for before in done):
+            return None  # no files satisfy the policy: a round has left what there was before
+        with checked_files(base.store, spec.namespace) as checked, translated(base.store.uri, "compact"):
             chosen = choose_files(base, datasource_id, policy, checked)
             return None if chosen is None else rewrite_chosen(base, chosen, checked)
 
     while (landed := rewrite(lake.table(spec), fold, stamp, lake.patience)) is not None:
+        done.append(facts)
         yield landed.rewrite.report
 
 
@@ -178,7 +187,28 @@ def _targets(base: Snapshot, facts: pl.DataFrame, held: pl.DataFrame) -> tuple[l
     found = pl.concat(_versions_in(base, files, closings) for files in _by_rows(reached))
     edges = found.join(closings.select(":n", ":from"), on=":n").select(":from", ":to").unique()
     gone = closings.join(found, on=":n", how="anti").select(_NAMED).unique()
+    _refuse_false_log(base, gone)
     return [(one, keys[other]) for one, other in edges.iter_rows()], gone
+
+
+def _refuse_false_log(base: Snapshot, gone: pl.DataFrame) -> None:
+    """Refuse to take closings for done if the versions that they name are there: then the log tells lies of a file.
+
+    Raises:
+        StorageError: they are, outside the partition or the range where the log says that they could be.
+    """
+    if gone.is_empty():
+        return
+    rows = base.rows_of(base.files.clone()).select(
+        "identifier", pl.col("valid_from").alias("closes")
+    )  # by no statistics
+    found = base.collect(rows.join(gone.lazy(), on=_NAMED, how="semi"))
+    if found.height:
+        raise StorageError(
+            f"the log of {base.spec.namespace} is wrong about the file that holds {found['identifier'][0]!r} (its "
+            "partition or its statistics), so nothing was folded; 'vxdata verify' names it.",
+            uri=base.store.uri, operation="compact", retryable=False,
+        )  # fmt: skip
 
 
 def _by_rows(facts: pl.DataFrame) -> list[pl.DataFrame]:

@@ -18,7 +18,7 @@ from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.checkpoints import list_log
 from vxdata.lake.kept import drop, manifests
 from vxdata.lake.lake import Lake
-from vxdata.lake.log import read_statistics
+from vxdata.lake.log import json_lines, read_statistics
 from vxdata.lake.mentions import Mentions
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
@@ -71,7 +71,7 @@ def _entries(store: Store, namespace: str) -> Iterator[tuple[str, list[dict[str,
     with ThreadPoolExecutor(_READERS) as pool:
         for key, data in zip(keys, pool.map(store.get, keys), strict=True):
             if data:
-                yield key, [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+                yield key, json_lines(data)
 
 
 def _forget_checkpoints(table: Table) -> None:
@@ -125,7 +125,7 @@ def _forget_archive(store: Store, spec: TableSpec, mentions: Mentions) -> None:
 
 def _records(store: Store, key: str) -> list[Any]:
     try:
-        return [json.loads(line) for line in (store.get(key) or b"").decode().splitlines()]
+        return json_lines(store.get(key) or b"")
     except ValueError as error:
         raise StorageError(
             f"{key} is damaged ({error}) and cannot be made to forget; restore it from a backup, or remove it: it is "

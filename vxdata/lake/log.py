@@ -68,6 +68,15 @@ def entry_version(key: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def json_lines(data: bytes) -> list[Any]:
+    """Return the JSON values of a text with one on each line; other line breaks than LF may stand in their texts.
+
+    Raises:
+        ValueError: a line is damaged.
+    """
+    return [json.loads(line.decode()) for line in data.split(b"\n") if line.strip()]
+
+
 def read_statistics(add: Mapping[str, Any]) -> dict[str, Any]:
     """Return the statistics of an add action; damaged ones as one text, so that what they tell is still seen."""
     text = add.get("stats") or "{}"
@@ -91,7 +100,7 @@ def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:
 def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
     """Parse the text of a log entry."""
     try:
-        actions = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+        actions = json_lines(data)
     except ValueError as error:
         raise StorageError(f"the log entry is damaged: {error}", uri=uri, operation="read", retryable=False) from error
     if not actions:

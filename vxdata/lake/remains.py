@@ -16,7 +16,7 @@ from vxdata.lake.faults import translated
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
 from vxdata.lake.lake import Lake
-from vxdata.lake.log import LOG_FOLDER, read_statistics
+from vxdata.lake.log import LOG_FOLDER, json_lines, read_statistics
 from vxdata.lake.mentions import Mentions
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import damaged_files
@@ -74,14 +74,10 @@ def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[s
         data = store.get(key)
         if data is not None:
             with translated(store.uri, f"read {key} of"):
-                actions = _checkpoint_actions(data) if key.endswith(".parquet") else _json_actions(data)
+                actions = _checkpoint_actions(data) if key.endswith(".parquet") else json_lines(data)
             superseded = (a for a in actions if "add" not in a or unquote(a["add"]["path"]) not in live)
             if any(_tells(namespace, action, mentions, skipped) for action in superseded):
                 yield f"{key} still tells of it; run it again"
-
-
-def _json_actions(data: bytes) -> list[Any]:
-    return [json.loads(line) for line in data.decode().splitlines() if line.strip()]
 
 
 def _checkpoint_actions(data: bytes) -> list[Any]:
@@ -110,7 +106,7 @@ def _in_own_folder(store: Store, mentions: Mentions) -> Iterator[str]:
 
 
 def _json_actions_of(key: str, data: bytes) -> Any:
-    return _json_actions(data) if key.endswith(".ndjson") else json.loads(data)
+    return json_lines(data) if key.endswith(".ndjson") else json.loads(data)
 
 
 def _texts(content: Any, skipped: set[str]) -> Iterator[str]:

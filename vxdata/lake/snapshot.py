@@ -216,9 +216,10 @@ def _row_count(files: pl.DataFrame) -> tuple[int, int] | None:
 def _are_open(files: pl.DataFrame) -> bool:
     """Whether no row of some files has an end of its own or is a tombstone (which closes something), by null counts."""
     nulls, rows = files["null_count"].struct, files["num_records"]
-    if not {"closes", "valid_to"} <= set(nulls.fields):
+    if not {"closes", "valid_to", "is_deleted"} <= set(nulls.fields):
         return False
-    return all((nulls.field(name) == rows).fill_null(False).all() for name in ("closes", "valid_to"))
+    expected = {"closes": rows, "valid_to": rows, "is_deleted": 0}
+    return all((nulls.field(name) == count).fill_null(False).all() for name, count in expected.items())
 
 
 def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series:

@@ -8,13 +8,14 @@ from vxdata.errors import StorageError
 from vxdata.lake.checkpoints import to_log_files
 from vxdata.lake.datafile import checked_parts, named_checksum
 from vxdata.lake.faults import refuse_unanswered
-from vxdata.lake.findings import found
+from vxdata.lake.findings import Finding, found
 from vxdata.lake.lake import Lake
 from vxdata.lake.log import LOG_FOLDER
 from vxdata.lake.store import Store
 from vxdata.lake.verify_log import check_entries, check_log
 
 _READERS = 4
+_LOOKS = 3
 
 
 def refuse_damaged_logs(lake: Lake) -> None:
@@ -26,24 +27,27 @@ def refuse_damaged_logs(lake: Lake) -> None:
         StorageError: it is damaged; says how, and what to do.
     """
     for spec in all_specs():
-        _refuse_damaged_log(lake, spec)
+        for tries in range(_LOOKS, 0, -1):
+            faults = [finding for finding in _check(lake, spec) if finding.severity == "error"]
+            if faults and tries == 1:
+                raise StorageError(
+                    f"{faults[0].subject}: {faults[0].kind}: {faults[0].detail}. What to do: {faults[0].remedy}.",
+                    uri=lake.store.uri, operation="erase from", retryable=False,
+                )  # fmt: skip
+            if not faults:
+                break
 
 
-def _refuse_damaged_log(lake: Lake, spec: TableSpec) -> None:
+def _check(lake: Lake, spec: TableSpec) -> list[Finding]:
+    """Check one log; what others delete while it is read, an erasure or a trimming, looks like damage."""
     objects = {listed.key: listed for listed in lake.store.list_objects(spec.namespace)}
     if not any(f"/{LOG_FOLDER}/" in key for key in objects):
-        return
+        return []
     log, newest = to_log_files(objects.values()), lake.table(spec).listed_snapshot()
     findings = [*check_log(lake.store, spec.namespace, log, newest), *check_entries(lake.store, spec.namespace, log)]
     named = [f"{spec.namespace}/{key}" for key in newest.files["key"]]
     lost = [key for key in named if key not in objects and not lake.store.exists(key)]  # one may have come meanwhile
-    findings += [found("file-missing", spec.namespace, key, "the log names it") for key in lost]
-    for finding in findings:
-        if finding.severity == "error":
-            raise StorageError(
-                f"{finding.subject}: {finding.kind}: {finding.detail}. What to do: {finding.remedy}.",
-                uri=lake.store.uri, operation="erase from", retryable=False,
-            )  # fmt: skip
+    return findings + [found("file-missing", spec.namespace, key, "the log names it") for key in lost]
 
 
 def damaged_files(store: Store) -> Iterator[str]:

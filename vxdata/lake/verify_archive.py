@@ -1,6 +1,5 @@
 """Verifying what lies beside the tables: the archive of commits, and the kept snapshots."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Set
 
@@ -10,6 +9,7 @@ from vxdata.lake.checkpoints import LogFiles
 from vxdata.lake.findings import Finding, found
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
+from vxdata.lake.log import json_lines
 from vxdata.lake.store import Store
 
 
@@ -18,7 +18,7 @@ def check_archive(store: Store, namespace: str, log: LogFiles) -> Iterator[Findi
     known: set[int] = set(log.entries)
     for first, last, key in archived_ranges(store, namespace):
         try:
-            records = [json.loads(line)["version"] for line in (store.get(key) or b"").decode().splitlines()]
+            records = [record["version"] for record in json_lines(store.get(key) or b"")]
         except (ValueError, LookupError, TypeError) as error:
             yield found("archive-damaged", namespace, key, f"{type(error).__name__}: {error}")
             continue

@@ -7,8 +7,8 @@ Source: Delta protocol, "Action Reconciliation" and "Checkpoints".
 """
 
 import io
-import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -19,11 +19,13 @@ from vxdata.errors import StorageError
 from vxdata.lake.checkpoints import LogFiles, read_hint
 from vxdata.lake.faults import refuse_unanswered, translated
 from vxdata.lake.findings import Finding, found
-from vxdata.lake.log import LOG_FOLDER, entry_key
+from vxdata.lake.log import LOG_FOLDER, entry_key, json_lines
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.store import Store
 
 _ACTIONS = frozenset({"add", "remove", "metaData", "protocol", "commitInfo", "txn", "cdc", "domainMetadata"})
+
+_READERS = 8
 
 State = dict[str, int]
 """The live files of a table: their keys and sizes."""
@@ -55,12 +57,13 @@ def check_log(store: Store, namespace: str, log: LogFiles, newest: Snapshot | No
 
 def check_entries(store: Store, namespace: str, log: LogFiles) -> Iterator[Finding]:
     """Check every log entry that is there, those that the newest checkpoint stands for included."""
-    reader = LogReader(store, namespace, log)
-    for version in sorted(log.entries):
-        try:
-            reader.actions(version)
-        except LogDamageError as damage:
-            yield found("log-entry-damaged", namespace, damage.key, damage.detail)
+    keys = [entry_key(namespace, version) for version in sorted(log.entries)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for key, data in zip(keys, pool.map(store.get, keys), strict=True):
+            try:
+                _parse_entry(key, data or b"")
+            except LogDamageError as damage:
+                yield found("log-entry-damaged", namespace, damage.key, damage.detail)
 
 
 def _check_hint(store: Store, namespace: str, checkpoint: int) -> Iterator[Finding]:
@@ -179,7 +182,7 @@ class LogReader:
 
 def _parse_entry(key: str, data: bytes) -> list[dict[str, Any]]:
     with _damage_named(key):
-        actions: list[dict[str, Any]] = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+        actions: list[dict[str, Any]] = json_lines(data)
         unknown = {name for action in actions for name in action} - _ACTIONS
         if unknown or not actions:
             raise ValueError(f"unknown actions: {sorted(unknown)}" if unknown else "it is empty")
