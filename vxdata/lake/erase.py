@@ -28,7 +28,7 @@ from vxdata.lake.erasure_record import Record, begin_record, find_record, finish
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
-from vxdata.lake.remains import find_remains
+from vxdata.lake.remains import find_remains, still_left
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
@@ -103,7 +103,10 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
         raise NotFoundError(f"{identifier!r}: no file of the lake tells of it.")
     planned = _described(lake, traces, is_dry_run=False)
     if record is not None and record.is_done and traces.is_empty:
-        return replace(planned, left=record.left, record_id=record.record_id)
+        left = still_left(lake.store, record.left) if record.left else ()
+        if left != record.left:
+            finish_record(lake.store, record, record.counts or {}, left)
+        return replace(planned, left=left, record_id=record.record_id)
     lake.begin_write()
     if record is None or record.is_done:
         record = begin_record(lake.store, identifier, stamp, lake)

@@ -6,7 +6,7 @@ with their statistics. The lake's own folder: the archive of commits, kept snaps
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +23,8 @@ from vxdata.lake.soundness import damaged_files
 from vxdata.lake.store import Store
 from vxdata.lake.traces import Traces, find_traces
 from vxdata.schemas.registry import STANDARD_COLUMNS
+
+_DAMAGED = "is damaged, so nobody knows what it holds"
 
 
 def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
@@ -46,9 +48,14 @@ def _in_files(lake: Lake, traces: Traces) -> Iterator[str]:
             yield f"{table.spec.namespace}: {len(table.doomed)} data files hold rows of it; run it again"
 
 
+def still_left(store: Store, left: Iterable[str]) -> tuple[str, ...]:
+    """Return what is left of what an earlier look found, damaged files looked at anew: they may have been restored."""
+    return (*(words for words in left if _DAMAGED not in words), *_unreadable(store))
+
+
 def _unreadable(store: Store) -> Iterator[str]:
     for key in damaged_files(store):
-        yield f"{key} is damaged, so nobody knows what it holds; restore it, or delete it if no state needs it"
+        yield f"{key} {_DAMAGED}; restore it, or delete it if no state needs it"
 
 
 def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
