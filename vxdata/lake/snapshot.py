@@ -77,6 +77,11 @@ class Snapshot:
         known = set(self.statistics.columns)
         return {name: dtype for name, dtype in self.all_columns.items() if f"{name}_nc" in known}
 
+    def has_no_null(self, column: str) -> bool:
+        """Whether it is known that no row of the live files has a null in a column."""
+        nulls = self.statistics.get_column(f"{column}_nc", default=None)
+        return column != "valid_to" and nulls is not None and bool((nulls == 0).fill_null(False).all())
+
     def files_that(self, may_hold: pl.Expr) -> pl.DataFrame:
         """Return the live files for whose statistics an expression is true, or unknown."""
         if self.files.is_empty():

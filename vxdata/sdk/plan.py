@@ -147,15 +147,14 @@ def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: dateti
         case InSelect() | IsIn():
             key, values = _compared(node, select, view, at)
             return rows.join(values, left_on=key, right_on="_value", how="semi")
-        case Not(IsIn(column) as inner):
+        case Not((IsIn(column) | InSelect(column)) as inner):
             key, values = _compared(inner, select, view, at)
-            known = rows.filter(pl.col(column).is_not_null())
-            return known.join(values, left_on=key, right_on="_value", how="anti")
-        case Not(InSelect(column) as inner):
-            key, values = _compared(inner, select, view, at)
-            counted = rows.join(values, left_on=key, right_on="_value", how="anti").join(
-                _count(values, ":n"), how="cross"
-            )
+            others = rows.join(values, left_on=key, right_on="_value", how="anti")
+            if view.snapshot(select.spec).has_no_null(column):
+                return others
+            if isinstance(inner, IsIn):  # a long list is not empty
+                return others.filter(pl.col(column).is_not_null())
+            counted = others.join(_count(values, ":n"), how="cross")
             return counted.filter(pl.col(column).is_not_null() | (pl.col(":n") == 0)).drop(":n")
     answers: dict[JoinedNode, pl.Expr] = {}
     columns = rows.collect_schema().names()
