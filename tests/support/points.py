@@ -88,8 +88,6 @@ class Range:
 
     def __init__(self, folder: Path, facts: Facts, proxy: Proxy, upstream_url: str) -> None:
         self._folder, self.facts, self._proxy, self._upstream_url = folder, facts, proxy, upstream_url
-        self._bucket = f"points-{uuid.uuid4()}"
-        make_bucket(upstream_url, self._bucket)
         self._shared = self._copied()
         self._courses: dict[str, Course] = {}
 
@@ -124,7 +122,10 @@ class Range:
         return self._copied() if operation.is_write else self._shared
 
     def _new_place(self) -> str:
-        return f"s3://{self._bucket}/{uuid.uuid4().hex}"
+        """Return a place in a bucket of its own: the server looks through all keys of a bucket for each listing."""
+        bucket = f"points-{uuid.uuid4()}"
+        make_bucket(self._upstream_url, bucket)
+        return f"s3://{bucket}/lake"
 
     def _copied(self) -> str:
         uri = self._new_place()
