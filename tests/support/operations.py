@@ -68,6 +68,8 @@ class Operation:
         has_lake: whether it works on the lake with a past, or on an empty place.
         is_whole: whether each table is as before or as after at any time; else it may stop between two commits of one
             table.
+        goes_root_first: whether it takes parents away before their children, so that a kill may leave orphans until it
+            is run again.
         finish: brings it to its end after an error, by what a user would do; by default the same again.
     """
 
@@ -76,6 +78,7 @@ class Operation:
     is_write: bool = True
     has_lake: bool = True
     is_whole: bool = True
+    goes_root_first: bool = False
     finish: Callable[[Client, Facts], Any] | None = None
 
 
@@ -268,7 +271,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "revert": _Write(_revert, is_whole=False),
     "compact": _Write(_compact),
     "vacuum": Operation(_vacuum, in_months),
-    "erase": Operation(_erase, in_months),
+    "erase": Operation(_erase, in_months, goes_root_first=True),
     "keep": _Write(_keep),
     "drop": _Write(lambda client, _: client.snapshots.drop(OTHER)),
     "settle": _Write(_settle),

@@ -107,7 +107,7 @@ def _fold_partition(
 
     def fold(base: Snapshot) -> Rewrite | None:
         nonlocal facts
-        facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id).drop("key", "size").sort(pl.all())
+        facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id).drop("key").sort(pl.all())
         if any(facts.equals(before) for before in done):
             return None  # no files satisfy the policy: a round has left what there was before
         with checked_files(base.store, spec.namespace) as checked, translated(base.store.uri, "compact"):
