@@ -199,9 +199,8 @@ def _refuse_false_log(base: Snapshot, gone: pl.DataFrame) -> None:
     """
     if gone.is_empty():
         return
-    rows = base.rows_of(base.files.clone()).select(
-        "identifier", pl.col("valid_from").alias("closes")
-    )  # by no statistics
+    all_files = base.files.clone()  # a scan of chosen files carries no statistics
+    rows = base.rows_of(all_files).select("identifier", pl.col("valid_from").alias("closes"))
     found = base.collect(rows.join(gone.lazy(), on=_NAMED, how="semi"))
     if found.height:
         raise StorageError(

@@ -27,15 +27,15 @@ def refuse_damaged_logs(lake: Lake) -> None:
         StorageError: it is damaged; says how, and what to do.
     """
     for spec in all_specs():
-        for tries in range(_LOOKS, 0, -1):
+        for _ in range(_LOOKS):
             faults = [finding for finding in _check(lake, spec) if finding.severity == "error"]
-            if faults and tries == 1:
-                raise StorageError(
-                    f"{faults[0].subject}: {faults[0].kind}: {faults[0].detail}. What to do: {faults[0].remedy}.",
-                    uri=lake.store.uri, operation="erase from", retryable=False,
-                )  # fmt: skip
             if not faults:
                 break
+        else:
+            raise StorageError(
+                f"{faults[0].subject}: {faults[0].kind}: {faults[0].detail}. What to do: {faults[0].remedy}.",
+                uri=lake.store.uri, operation="erase from", retryable=False,
+            )  # fmt: skip
 
 
 def _check(lake: Lake, spec: TableSpec) -> list[Finding]:
