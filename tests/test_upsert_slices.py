@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vxdata.sdk import Client, F
 from vxdata.sdk.ingest import ingest
 
 TINY = SlicePolicy(held_bytes=3_000, slice_bytes=4_000, run_bytes=5_000, sample_rows=1, batch_rows=3)
+SEARCHED = SlicePolicy(table_rows=5, sample_rows=1)
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 TABLES = ("datasources", "patients", "imaging_studies", "volumes", "pathology_specimens")
 Frames = dict[str, pl.DataFrame]
@@ -88,9 +90,10 @@ def assert_same_lake(one: Client, other: Client) -> None:
         assert_frame_equal(*(frame.sort("identifier", "valid_from") for frame in rows))
 
 
+@pytest.mark.parametrize("policy", [TINY, SEARCHED], ids=["frames", "tables"])
 @pytest.mark.parametrize(("seed", "steps"), [(0, 2), *(pytest.param(n, 4, marks=pytest.mark.slow) for n in range(8))])
 def test_slices_report_and_write_what_the_whole_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, steps: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, steps: int, policy: SlicePolicy
 ) -> None:
     rng = random.Random(seed)
     whole, sliced = Client(tmp_path / "whole"), Client(tmp_path / "sliced")
@@ -105,7 +108,7 @@ def test_slices_report_and_write_what_the_whole_would(
             }
             expected = [outcome(whole, frames, dry_run=dry, **options) for dry in (True, False)]
             with monkeypatch.context() as patch:
-                patch.setattr(slices, "POLICY", TINY)
+                patch.setattr(slices, "POLICY", policy)
                 assert [outcome(sliced, frames, dry_run=dry, **options) for dry in (True, False)] == expected
     assert_same_lake(whole, sliced)
     assert sliced.verify().ok
@@ -147,6 +150,27 @@ def test_slices_become_one_commit_of_full_files(client: Client) -> None:
     assert len(files_of(client) - before) == 2  # one for each datasource, however many slices there were
     assert client.patients.upsert(patients(100), batch_id="b").already_committed
     assert client.patients.upsert(patients(100)).unchanged == 100
+
+
+def test_a_small_frame_closes_a_large_table_range_by_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    monkeypatch.setattr(slices, "POLICY", SEARCHED)
+    for start in range(0, 60, 10):
+        client.patients.upsert(patients(60).slice(start, 10))
+    ranges = slices.ranges_of(client._session.lake.snapshot(table_spec(PatientPayload)), pl.Series(["datasource/0"]))
+    assert len(ranges) > 3
+    before, kept = files_of(client), patients(2, sex=pl.lit("F"))
+    foreseen = ingest(client, {"patients": kept}, missing="delete", dry_run=True)["patients"]
+    report = client.patients.upsert(kept, missing="delete")
+    assert (report.created, report.updated, report.deleted) == (0, 2, 58)
+    assert replace(foreseen, commit_id=report.commit_id) == report
+    assert len(files_of(client) - before) == 2  # one for each datasource, however many ranges there were
+    assert client.patients.query().select("identifier", "sex").collect().rows() == [
+        ("patient/0", "F"),
+        ("patient/1", "F"),
+    ]
+    assert client.verify().ok
 
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])

@@ -6,6 +6,7 @@ and after the PUT, a clock that jumps, columns that appear, and history that is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support import stepping
+from tests.support.autopsy import autopsy
 from tests.support.comparison import compare, to_rows, without
 from tests.support.model import Done, Model, Refused, Row, Upsert, type_of
 from tests.support.stepping import TICK, Clock, Puts, Step, Writer, lost_answer, lost_request, open_client
@@ -445,11 +447,18 @@ class LakeMachine(RuleBasedStateMachine):
     def a_newer_sdk_sees_its_own_field(self) -> None:
         assert to_rows(self.newer.query().versions().collect()) == self.model.versions("patient")
 
+    def has_failed(self) -> bool:
+        """Whether a difference or an error ended the steps."""
+        return isinstance(sys.exc_info()[1], (AssertionError, VxDataError))
+
     def teardown(self) -> None:
-        """Kill the writers that are left, and look at everything once more, with a cold client."""
+        """Kill the writers that are left, and look at everything once more, with a cold client; tell of a failure."""
         for pending in self.pending:
             pending.writer.kill()
         self.puts.spare()
+        if self.has_failed():
+            sys.stderr.write(autopsy(self.uri, {f"client {n}": client for n, client in enumerate(self.clients)}))
+            return
         compare(self.opened(), self.model, self.model.instants())
         for index, (_, model) in enumerate(self.tokens):
             self.look_back(index, model.instants())

@@ -165,23 +165,26 @@ def _within_memory(small: pl.DataFrame, policy: FoldPolicy) -> list[str]:
 
 
 def _depth(ranges: list[tuple[str, str]]) -> int:
-    """Return how many ranges (both ends included) lie over each other where they are most."""
-    ends = sorted([(low, 0) for low, _ in ranges] + [(high, 1) for _, high in ranges])
+    """Return how many ranges lie over each other where they are most.
+
+    Ranges that only touch do not: the versions of one identifier may go on in the next file.
+    """
+    ends = sorted([(high, 0) for _, high in ranges] + [(low, 1) for low, _ in ranges])
     depth = most = 0
-    for _, is_end in ends:
-        depth += -1 if is_end else 1
+    for _, is_start in ends:
+        depth += 1 if is_start else -1
         most = max(most, depth)
     return most
 
 
 def _overlaps_another(ranges: list[tuple[str, str]]) -> pl.Series:
-    """Return of each range whether it shares a point with another one."""
+    """Return of each range whether it lies over another one; a point inside of another range does."""
     order = sorted(range(len(ranges)), key=lambda n: ranges[n])
     overlaps = [False] * len(ranges)
     reach, reacher = "", -1
     for n in order:
         low, high = ranges[n]
-        if reacher >= 0 and low <= reach:
+        if reacher >= 0 and low < reach:
             overlaps[n] = overlaps[reacher] = True
         if reacher < 0 or high > reach:
             reach, reacher = high, n

@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import polars as pl
 
-from vxdata.catalog.table import TableSpec
+from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.lake.frames import REASON, Typed, Wanted, readable, to_typed, vet
 from vxdata.lake.scratch import Scratch, read_kept
+from vxdata.lake.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SlicePolicy:
         row_bytes: what the columns that VxData derives add to each row.
         sample_rows: the bounds of the slices are right to so many rows of each run.
         batch_rows: how many rows are read at once.
+        table_rows: of a table, so many rows are looked through at once for what a frame lacks.
     """
 
     held_bytes: int = 1536 << 20
@@ -34,6 +36,7 @@ class SlicePolicy:
     row_bytes: int = 500
     sample_rows: int = 1_000
     batch_rows: int = 20_000
+    table_rows: int = 1_000_000
 
     def weight(self, rows: pl.DataFrame) -> int:
         """Return the bytes that rows count as."""
@@ -144,6 +147,16 @@ def to_slices(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scra
     return Slices(spec, typed, _ranges(runs, weight), runs=tuple(run.rows for run in runs))
 
 
+def ranges_of(base: Snapshot, datasources: pl.Series) -> tuple[Range, ...]:
+    """Return ranges of identifiers that hold about as many rows of some partitions as are looked through at once."""
+    here = base.files.filter(pl.col(PARTITION_COLUMN).is_in(datasources.implode()))
+    rows = int(here["num_records"].sum())
+    if rows <= POLICY.table_rows:
+        return (Range(),)
+    sample = base.collect(base.rows_of(here).select(pl.col("identifier").gather_every(POLICY.sample_rows))).to_series()
+    return _cut(sample, max(1, POLICY.table_rows // POLICY.sample_rows))
+
+
 def _groups(spec: TableSpec, typed: Typed) -> Iterator[pl.DataFrame]:
     """Return the rows of a frame in groups that can be sorted in memory."""
     batches = readable(spec, lambda: typed.rows.collect_batches(chunk_size=POLICY.batch_rows))
@@ -177,6 +190,11 @@ def _ranges(runs: list[_Run], weight: int) -> tuple[Range, ...]:
     """Return ranges of identifiers that hold about as many rows each as a slice may have."""
     rows = sum(run.height for run in runs)
     step = max(1, rows * POLICY.slice_bytes // (weight * POLICY.sample_rows))
-    sample = pl.concat([run.sample for run in runs]).drop_nulls().sort()
-    cuts = [None, *sample.gather_every(step, offset=step).unique().sort().to_list(), None]
+    return _cut(pl.concat([run.sample for run in runs]), step)
+
+
+def _cut(sample: pl.Series, step: int) -> tuple[Range, ...]:
+    """Return ranges that hold so many identifiers of a sample each."""
+    ordered = sample.drop_nulls().sort()
+    cuts = [None, *ordered.gather_every(step, offset=step).unique().sort().to_list(), None]
     return tuple(Range(start, end) for start, end in pairwise(cuts))

@@ -17,7 +17,7 @@ from vxdata.lake.lookup import read_known
 from vxdata.lake.planning import NO_LINEAGES, changes_on, parents_of, premises_of, refuse_many_rejected, refuse_rejected
 from vxdata.lake.run import remembered
 from vxdata.lake.scratch import Scratch, read_kept
-from vxdata.lake.slices import Range, Slices
+from vxdata.lake.slices import Range, Slices, ranges_of
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.spilled import SpilledRows
 
@@ -120,8 +120,9 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Closed:
-    """What one slice of wanted states lacks, and so is closed."""
+    """What the wanted states lack in a range of identifiers, and so is closed."""
 
+    within: Range
     rows: pl.LazyFrame
     identifiers: pl.Series
     rejected: pl.DataFrame
@@ -144,11 +145,20 @@ class _Task:
         """Whether the caller named the instant."""
         return self.options.valid_from is not None
 
-    def keep(self, rows: pl.DataFrame) -> pl.LazyFrame:
-        """Return planned rows lazily: the only slice's stay in memory."""
-        if self.slices.held is not None or rows.is_empty():
+    def keep(self, rows: pl.DataFrame, pieces: int) -> pl.LazyFrame:
+        """Return planned rows, one of so many pieces, lazily: those of the only one stay in memory."""
+        if pieces == 1 or rows.is_empty():
             return rows.lazy()
         return self.scratch.keep(rows.sort("datasource_id"))
+
+    def closing_ranges(self, named: pl.Series) -> tuple[Range, ...]:
+        """Return the ranges of identifiers in which is looked, one after another, for what the frame lacks.
+
+        Args:
+            named: the datasources in which is looked.
+        """
+        nests = self.base.spec.type_name in self.base.spec.payload.parent_types
+        return self.slices.ranges if self.slices.held is None or nests else ranges_of(self.base, named)
 
 
 def upserter(
@@ -230,7 +240,9 @@ def _changed(task: _Task, wanted: Wanted, promised: Promised) -> _Judged:
     named = pl.concat([known.current["datasource_id"], changes.created["datasource_id"]]).unique()
     created, updated = changes.created.height, changes.updated.height
     edges = _edges(task, wanted, known.current)
-    return _Judged(task.keep(rows), created, updated, changes.unchanged, changes.rejected, named, edges)
+    return _Judged(
+        task.keep(rows, len(task.slices.ranges)), created, updated, changes.unchanged, changes.rejected, named, edges
+    )
 
 
 def _unchanged(task: _Task, wanted: Wanted) -> _Judged:
@@ -254,14 +266,14 @@ def _closings(task: _Task, judged: list[_Judged], before: Before) -> list[_Close
         named = pl.concat([made, *(part.datasources for part in judged)]).unique()
     else:
         named = pl.Series(task.options.datasources, dtype=pl.String)
-    edges = pl.concat([part.edges for part in judged])
-    return [_closed(task, within, named, edges) for within in task.slices.ranges]
-
-
-def _closed(task: _Task, within: Range, named: pl.Series, edges: pl.DataFrame) -> _Closed:
-    doomed = lacking(task.base, within, task.slices.mentioned(within), named, edges, task.options)
-    closing = plan_closings(task.base.spec, doomed, task.planned, task.explicit, task.stamp.commit_id)
-    return _Closed(task.keep(closing.rows), closing.rows["identifier"], closing.rejected)
+    edges, ranges = pl.concat([part.edges for part in judged]), task.closing_ranges(named)
+    closed: list[_Closed] = []
+    for within in ranges:
+        doomed = lacking(task.base, within, task.slices.mentioned(within), named, edges, task.options)
+        planned = plan_closings(task.base.spec, doomed, task.planned, task.explicit, task.stamp.commit_id)
+        kept = task.keep(planned.rows, len(ranges))
+        closed.append(_Closed(within, kept, planned.rows["identifier"], planned.rejected))
+    return closed
 
 
 def _joined(task: _Task, judged: list[_Judged], closed: list[_Closed]) -> Upserted:
@@ -270,8 +282,11 @@ def _joined(task: _Task, judged: list[_Judged], closed: list[_Closed]) -> Upsert
     doomed = pl.concat([none, *(part.identifiers for part in closed)])
     rejected = [*(part.rejected for part in judged), *(part.rejected for part in closed)]
     rows = [part.rows for part in judged]
-    if closed:
-        rows = [pl.concat([one.rows, other.rows]) for one, other in zip(judged, closed, strict=True)]
+    if len(closed) > len(judged):
+        (changed,) = rows
+        rows = [pl.concat([changed.filter(part.within.holds()), part.rows]) for part in closed]
+    elif closed:
+        rows = [pl.concat([one, part.rows]) for one, part in zip(rows, closed, strict=True)]
     return Upserted(
         created=sum(part.created for part in judged),
         updated=sum(part.updated for part in judged),
@@ -284,11 +299,10 @@ def _joined(task: _Task, judged: list[_Judged], closed: list[_Closed]) -> Upsert
 
 
 def _as_plan(task: _Task, upserted: Upserted, parts: tuple[str, ...]) -> Plan:
-    closed = upserted.doomed
-    if task.slices.held is not None:
-        (rows,) = upserted.rows
-        return Plan(rows.collect(), premises_of(task.slices.held, closed), upserted, parts)
-    premises = Premises(closed, closed, task.slices.identifiers)
+    closed, held = upserted.doomed, task.slices.held
+    premises = Premises(closed, closed, task.slices.identifiers) if held is None else premises_of(held, closed)
+    if len(upserted.rows) == 1:
+        return Plan(upserted.rows[0].collect(), premises, upserted, parts)
     spilled = SpilledRows(upserted.rows, upserted.counts)
     return Plan(_nothing(task.base), premises, upserted, parts, spilled)
 
