@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import BUCKETS_IN_LONG_RUNS
-from tests.support.cli import plain, run_on_terminal
+from tests.support.cli import plain, read_terminal, run_on_terminal, start_on_terminal
 from tests.support.small_lake import T2, fill
 from tests.test_cli_manners import COMMANDS
+from vxdata.errors import NotFoundError
 
 STEPS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("query", "volumes", "--where", "volume_type == 'T2'", "--select", "identifier"), 0, re.escape(T2)),
@@ -36,7 +38,7 @@ STEPS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("config", "show"), 0, "uri"),
 )
 ELSEWHERE = {(), ("demo",), ("ingest", "idc"), ("ingest",), ("config",), ("revert",), ("erase",)}
-"""Groups without a command, what has a test of its own or stands below, and an erasure, which waits long."""
+"""Groups without a command, what has a test of its own or stands below, and a longer run (an erasure waits long)."""
 
 
 def test_every_command_is_here_or_elsewhere() -> None:
@@ -59,3 +61,21 @@ def test_every_command_works_on_a_terminal(lake_uri: str, tmp_path: Path, monkey
     commit_id = str(client.commits.list()["commit_id"][0])
     ended, written = run_on_terminal("revert", commit_id, "--yes", columns=120)
     assert (ended, client.patients.query().collect()["identifier"].is_in(["patient/csv"]).any()) == (0, False), written
+
+
+@pytest.mark.slow  # it waits a minute and a half for writers that may be under way
+@pytest.mark.timeout(300)
+def test_an_erasure_shows_its_plan_asks_and_tells_what_it_does(lake_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = fill(lake_uri)
+    monkeypatch.setenv("VXDATA_URI", client.uri)
+    erase = ("erase", "patient/DA1", "--reason", "consent withdrawn")
+    process, terminal = start_on_terminal(*erase, columns=120)
+    asked = plain(read_terminal(terminal, until="[y/N]"))
+    assert re.search(r"patients +1", asked), asked
+    os.write(terminal, b"y\n")
+    done = plain(read_terminal(terminal))
+    os.close(terminal)
+    assert (process.wait(), "wait 90 s" in done, "Traceback" in done) == (0, True, False), done
+    with pytest.raises(NotFoundError):
+        client.resources.history("patient/DA1")
+    assert run_on_terminal(*erase, "--yes", columns=120)[0] == 0
