@@ -176,6 +176,24 @@ def test_a_deleted_resource_is_erased_too(client: Client) -> None:
     assert places_of(client, "X 1=a#") == []
 
 
+def test_what_lay_elsewhere_at_another_time_stays_as_it_was_there(client: Client) -> None:
+    moved, other_study = "volume/moved", "imagingstudy/X 1=a#b/s"
+    client.volumes.create(resource(moved, other_study, b_value=1.0))
+    client.volumes.create(resource("volume/near", other_study, derived_from=[moved]))
+    client.volumes.update(moved, {"b_value": 2.0})
+    client.volumes.delete(moved)
+    elsewhere = client.volumes.history(moved)
+    client.volumes.create(resource(moved, STUDY))
+    report = erased(client)
+    assert report.left == ()
+    assert report.tables.filter(pl.col("namespace") == "volumes")["resources"].item() == 3
+    assert client.volumes.history(moved) == elsewhere
+    assert client.volumes.retrieve("volume/near").payload.derived_from == [moved]
+    assert places_of(client, "X 1=a#") == []
+    assert erased(client).tables.is_empty()
+    assert client.verify().ok
+
+
 def test_a_whole_datasource_leaves_no_row(client: Client) -> None:
     report = erased(client, "datasource/d")
     assert any("paths" in word for word in report.out_of_reach)

@@ -370,9 +370,7 @@ class LakeMachine(RuleBasedStateMachine):
             if facts.is_empty():  # an erasure may leave none
                 return None
             facts = facts.filter(pl.col("datasource_id") == data.draw(st.sampled_from(sorted(facts["datasource_id"]))))
-            facts = facts.sort("begins", "low", "high", "rows", "kind", "key")  # names are random: others come last
-            rows = data.draw(st.sets(st.integers(0, facts.height - 1), min_size=1))
-            keys = set(facts["key"].gather(sorted(rows)))
+            keys = data.draw(st.sets(st.sampled_from(by_content(base, facts["key"].to_list())), min_size=1))
             chosen = as_chosen(facts, keys, NO_CLOSINGS, data.draw(st.sampled_from(SMALL_POLICIES)))
             with checked_files(base.store, base.spec.namespace) as checked:
                 return chosen and rewrite_chosen(base, chosen, checked)
@@ -464,6 +462,14 @@ class LakeMachine(RuleBasedStateMachine):
         compare(self.opened(), self.model, self.model.instants())
         for index, (_, model) in enumerate(self.tokens):
             self.look_back(index, model.instants())
+
+
+def by_content(base: Snapshot, keys: list[str]) -> list[str]:
+    """Return files in an order by what they hold: their names are random, and a failure has to come about again."""
+    told = ("identifier", "valid_from", "closes", "valid_to")
+    rows = base.collect(base.rows_of(base.files.clone(), path_column="file")).sort(told, nulls_last=True)
+    held = {file: str(part.select(told).rows()) for (file,), part in rows.partition_by("file", as_dict=True).items()}
+    return sorted(keys, key=lambda key: held[base.file_url(key)])
 
 
 def error_of(call: Callable[[], Any]) -> type[VxDataError] | None:

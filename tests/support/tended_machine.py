@@ -98,7 +98,7 @@ class TendedMachine(LakeMachine):
         self.puts.spare()
         eraser, reason = self.client_ahead(), "consent withdrawn"
         planned, done = (eraser.erase(identifier, reason=reason, dry_run=is_dry) for is_dry in (True, False))
-        assert done.left == ()
+        assert done.left == (), done.left
         assert done.tables.equals(planned.tables)
         self.kept = {name: kept for name, kept in self.kept.items() if name not in done.kept_snapshots}
         assert set(eraser.snapshots.list()["name"]) == self.kept.keys()

@@ -145,6 +145,7 @@ def _joined(one: TableTraces, other: TableTraces) -> TableTraces:
         other,
         dead=tuple(dead.values()),
         identifiers=one.identifiers | other.identifiers,
+        staying=one.staying | other.staying,
         values={**other.values, **one.values},
     )
 
@@ -165,9 +166,9 @@ def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None
         files = base.files.filter(pl.col("key").is_in(list(table.live)))
         if files.is_empty():
             return None
-        names = traces.identifiers | table.identifiers
+        names = traces.identifiers | table.gone
         added = [new for key in files["key"] for new in _rewritten(base, key, traces.identifier, names)]
-        touched = pl.Series(sorted(names), dtype=pl.String)
+        touched = pl.Series(sorted(names | table.identifiers), dtype=pl.String)
         return Rewrite(added, files, {"erased": table.rows}, Premises(touched, childless=touched))
 
     rewrite(lake.table(spec), take_out, stamp, lake.patience)

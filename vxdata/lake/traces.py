@@ -31,6 +31,7 @@ class TableTraces:
         dead: the other data files there that do: superseded ones, and those that no commit names.
         rows, versions: how many such rows, and how many versions among them, the live files hold.
         identifiers: of all such rows, in live and dead files.
+        staying: those among them that other rows have as well: at another time they lay elsewhere.
         pointing: identifiers of the live rows that point there from elsewhere: those that stay.
         blobs: addresses of blobs in such rows.
         values: for each column the texts of such rows that no other row has.
@@ -42,9 +43,15 @@ class TableTraces:
     rows: int = 0
     versions: int = 0
     identifiers: frozenset[str] = frozenset()
+    staying: frozenset[str] = frozenset()
     pointing: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
     values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The identifiers that nothing has once such rows are erased."""
+        return self.identifiers - self.staying
 
     @property
     def doomed(self) -> set[str]:
@@ -61,8 +68,8 @@ class Traces:
 
     @property
     def identifiers(self) -> frozenset[str]:
-        """The resource and all its descendants that are found anywhere."""
-        return frozenset({self.identifier}).union(*(table.identifiers for table in self.tables))
+        """The resource and its descendants, found anywhere, that are nothing else's descendants as well."""
+        return frozenset({self.identifier}).union(*(table.gone for table in self.tables))
 
     @property
     def is_live(self) -> bool:
@@ -92,8 +99,10 @@ def find_traces(view: View, root: TableSpec, identifier: str) -> Traces:
     snapshots = [view.snapshot(spec) for spec in all_specs()]
     files = [_Files.of(snapshot) for snapshot in snapshots if snapshot.version != NO_TABLE]
     own = [found.of_resource(identifier, found.snapshot.spec in below) for found in files]
-    names = frozenset({identifier}).union(*(rows["identifier"] for rows in own))
-    return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in zip(files, own, strict=True)))
+    staying = [found.staying(rows, identifier) for found, rows in zip(files, own, strict=True)]
+    names = frozenset({identifier}).union(*(rows["identifier"] for rows in own)).difference(*staying)
+    found = zip(files, own, staying, strict=True)
+    return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in found))
 
 
 def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) -> TableTraces:
@@ -106,7 +115,8 @@ def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) ->
     """
     files = _Files.of(snapshot)
     own = files.of_resource(identifier, True)
-    return _in_table(files, own, names.union(own["identifier"]), identifier)
+    staying = files.staying(own, identifier)
+    return _in_table(files, own, staying, names.union(own["identifier"]) - staying, identifier)
 
 
 def _lineage_of(identifier: str) -> pl.Expr | None:
@@ -158,6 +168,19 @@ class _Files:
         lineage = _lineage_of(identifier)
         return self.snapshot.collect(self.rows().filter(is_of(identifier) if lineage is None else lineage))
 
+    def staying(self, own: pl.DataFrame, identifier: str) -> frozenset[str]:
+        """Return the identifiers of a resource's descendants that other rows have as well.
+
+        Args:
+            own: the rows of the resource and of its descendants.
+            identifier: the resource.
+        """
+        if own.is_empty():
+            return frozenset()
+        names = own["identifier"].unique()
+        others = self.rows().filter(pl.col("identifier").is_in(names.to_list()), ~is_of(identifier))
+        return frozenset(self.snapshot.collect(others.select(pl.col("identifier").unique())).to_series())
+
 
 def list_columns(snapshot: Snapshot) -> list[str]:
     """Return the payload's lists of texts: what may point to other resources."""
@@ -174,14 +197,16 @@ def points_to(columns: Iterable[str], identifiers: frozenset[str]) -> pl.Expr:
     )
 
 
-def _in_table(files: _Files, own: pl.DataFrame, names: frozenset[str], identifier: str) -> TableTraces:
+def _in_table(
+    files: _Files, own: pl.DataFrame, staying: frozenset[str], names: frozenset[str], identifier: str
+) -> TableTraces:
     lists, live = list_columns(files.snapshot), files.live
     pointing = pl.DataFrame(schema={"identifier": pl.String(), ":file": pl.String()})
     if lists:
         found = files.rows().filter(points_to(lists, names), ~is_of(identifier))
         pointing = files.snapshot.collect(found.select("identifier", ":file"))
     holding = {*own[":file"], *pointing[":file"]}
-    current, staying = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
+    current, others = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
     return TableTraces(
         files.snapshot.spec,
         tuple(sorted(holding & live)),
@@ -189,7 +214,8 @@ def _in_table(files: _Files, own: pl.DataFrame, names: frozenset[str], identifie
         current.height,
         int((~current["is_deleted"]).sum()),
         frozenset(own["identifier"]),
-        tuple(staying["identifier"].unique().sort()),
+        staying,
+        tuple(others["identifier"].unique().sort()),
         _blobs(own),
         _own_values(files, own, identifier),
     )
