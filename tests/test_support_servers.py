@@ -171,6 +171,13 @@ def test_overwriting_a_key_never_disturbs_its_readers(server_url: str, bucket: s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have the address 127.0.0.2")
+def test_an_upload_that_breaks_off_leaves_no_object(ministack_url: str) -> None:
+    bucket = new_bucket(ministack_url)
+    with closing(socket.create_connection(("127.0.0.1", port_of(ministack_url)))) as upload:
+        upload.sendall(f"PUT /{bucket}/half HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it".encode())
+    assert not wait_until(lambda: exists(ministack_url, bucket, "half"), seconds=1)
+
+
 def test_servers_listen_on_127_0_0_1_alone(server_url: str) -> None:
     with closing(socket.socket()) as second:
         second.bind(("127.0.0.2", port_of(server_url)))  # in use if the server is bound to all interfaces

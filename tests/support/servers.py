@@ -171,8 +171,8 @@ def _serve_ministack() -> None:
     from ministack.app import app  # type: ignore[import-untyped]
 
     async def without_lifespan(scope: Scope, receive: Receive, send: Receive) -> None:
-        if scope["type"] == "http":
-            await app(scope, await _in_one_piece(receive), send)
+        if scope["type"] == "http" and (whole := await _in_one_piece(receive)) is not None:
+            await app(scope, whole, send)
 
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
@@ -183,11 +183,16 @@ def _serve_ministack() -> None:
     asyncio.run(serve(without_lifespan, config))  # type: ignore[arg-type]
 
 
-async def _in_one_piece(receive: Receive) -> Receive:
-    """Read a request's body at once: ministack adds piece to piece, which takes 40 s for 100 MB."""
+async def _in_one_piece(receive: Receive) -> Receive | None:
+    """Read a request's body at once: ministack adds piece to piece, which takes 40 s for 100 MB.
+
+    None where the client went away on the way: ministack would take what came for the whole.
+    """
     pieces, more = [], True
     while more:
         event = await receive()
+        if event["type"] == "http.disconnect":
+            return None
         pieces.append(event.get("body", b""))
         more = event.get("more_body", False)
     whole = iter([event | {"body": b"".join(pieces)}])
