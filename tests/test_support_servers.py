@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -29,7 +30,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import S3Store
 
 from tests.support.proxy import ERROR_CODES, Fault, Match, Proxy, Record, Status
-from tests.support.servers import ROOT, aws_environment, make_bucket, start_careless
+from tests.support.servers import ROOT, Server, aws_environment, make_bucket, start_careless
 
 MEGABYTE = 1_000_000
 
@@ -171,6 +172,19 @@ def test_overwriting_a_key_never_disturbs_its_readers(server_url: str, bucket: s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have the address 127.0.0.2")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="counts open sockets as Linux shows them")
+def test_a_server_lets_go_of_connections_that_its_clients_have_closed(ministack_server: Server) -> None:
+    def sockets() -> int:
+        return sum("socket" in os.readlink(link) for link in Path(f"/proc/{ministack_server.pid}/fd").iterdir())
+
+    before = sockets()
+    for _ in range(50):
+        with closing(http.client.HTTPConnection("127.0.0.1", port_of(ministack_server.endpoint_url))) as client:
+            client.request("GET", "/no-such-bucket/key")
+            client.getresponse().read()
+    assert wait_until(lambda: sockets() < before + 10)
+
+
 def test_an_upload_that_breaks_off_leaves_no_object(ministack_url: str) -> None:
     bucket = new_bucket(ministack_url)
     with closing(socket.create_connection(("127.0.0.1", port_of(ministack_url)))) as upload:

@@ -166,9 +166,23 @@ def _serve_ministack() -> None:
     os.environ |= {"SERVICES": "s3", "BIND_HOST": HOST, "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
     os.environ |= {"PERSIST_STATE": "0", "S3_PERSIST": "0"}
 
-    from hypercorn.asyncio import serve
+    from hypercorn.asyncio import run, serve
+    from hypercorn.asyncio.tcp_server import TCPServer
     from hypercorn.config import Config
     from ministack.app import app  # type: ignore[import-untyped]
+
+    class Connection(TCPServer):
+        """A connection that ends with its client; Hypercorn keeps it, and its port, until it was idle for too long."""
+
+        async def _read_data(self) -> None:
+            await super()._read_data()
+            await self.idle_task.stop()
+
+        async def _idle_timeout(self) -> None:
+            if not self.reader.at_eof():
+                await super()._idle_timeout()
+
+    run.TCPServer = Connection  # type: ignore[misc]
 
     async def without_lifespan(scope: Scope, receive: Receive, send: Receive) -> None:
         if scope["type"] == "http" and (whole := await _in_one_piece(receive)) is not None:
@@ -177,6 +191,7 @@ def _serve_ministack() -> None:
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.accesslog = None
+    config.backlog = 1024
     config.keep_alive_timeout = 3600
     config.keep_alive_max_requests = sys.maxsize
     announce(port)
