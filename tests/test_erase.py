@@ -24,6 +24,7 @@ from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.datafile import write_data_files
 from vxdata.lake.intent import Patience
 from vxdata.lake.mentions import Mentions
+from vxdata.lake.table import Table
 from vxdata.schemas import Resource
 from vxdata.schemas.payload import VolumePayload
 from vxdata.sdk import Client, F, has_ancestor
@@ -192,6 +193,31 @@ def test_what_lay_elsewhere_at_another_time_stays_as_it_was_there(client: Client
     assert places_of(client, "X 1=a#") == []
     assert erased(client).tables.is_empty()
     assert client.verify().ok
+
+
+def test_a_file_that_no_commit_names_is_no_other_place(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    other = resource("volume/X 1=a#/new", "imagingstudy/X 1=a#b/s")
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "put_commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_client(client.uri).volumes.create(other)
+    client.volumes.create(resource("volume/X 1=a#/new", STUDY))
+    near = resource("volume/near", "imagingstudy/X 1=a#b/s", derived_from=["volume/X 1=a#/new"])
+    client.volumes.create(near, reason="made from volume/X 1=a#/new by hand")
+    assert erased(client).left == ()
+    assert client.volumes.retrieve("volume/near").payload.derived_from == []
+    assert places_of(client, "X 1=a#") == []
+
+
+def test_addresses_that_others_need_are_not_listed(client: Client) -> None:
+    shared = client.volumes.retrieve(VOLUME).payload.path_nii
+    client.volumes.create(resource("volume/near", "imagingstudy/X 1=a#b/s", path_nii=shared))
+    blobs = erased(client).blobs
+    assert shared not in blobs
+    assert len(blobs) == 1
 
 
 def test_a_whole_datasource_leaves_no_row(client: Client) -> None:

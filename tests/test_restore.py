@@ -266,6 +266,16 @@ def test_a_parent_that_goes_meanwhile_is_named(client: Client, puts: Puts) -> No
         writer.finish()
 
 
+def test_what_is_made_again_elsewhere_meanwhile_is_left_out_with_what_hangs_on_it(client: Client, puts: Puts) -> None:
+    client.patients.delete("patient/1", cascade=True)
+    writer = Writer(lambda: open_client(client.uri).resources.restore("patient/1"))
+    writer.run_to(Step.WRITTEN).run_to(Step.WRITTEN)  # the patient is committed, its studies are written
+    client.imaging_studies.create(Resource(identifier="imagingstudy/1", parent_identifier="patient/2"))
+    report = writer.finish()
+    assert {"imagingstudy/1", "volume/1"} <= set(report.left_out["identifier"])
+    assert client.verify().ok
+
+
 # the tests can fail
 
 

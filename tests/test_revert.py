@@ -272,6 +272,27 @@ def test_an_edit_that_comes_meanwhile_is_not_undone(client: Client, puts: Puts) 
     assert client.volumes.retrieve("volume/2").payload.derived_from == ["volume/1"]
 
 
+@pytest.mark.parametrize("kind", ["edited", "deleted", "made again elsewhere"])
+def test_what_becomes_of_a_new_resource_meanwhile_stands_in_the_way_of_all(
+    client: Client, puts: Puts, kind: str
+) -> None:
+    made = [("imagingstudy/n", "patient/1"), ("volume/n1", "imagingstudy/n"), ("volume/n2", "imagingstudy/n")]
+    client.resources.create([Resource(identifier=i, parent_identifier=p) for i, p in made])
+    commit_id = client.commits.list("volumes", limit=1)["commit_id"].item()
+    writer = Writer(lambda: open_client(client.uri).commits.revert(commit_id)).run_to(Step.WRITTEN)
+    if kind == "edited":
+        client.volumes.update("volume/n1", {"b_value": 1.0})
+    else:
+        client.volumes.delete("volume/n1")
+    if kind == "made again elsewhere":
+        client.volumes.create(Resource(identifier="volume/n1", parent_identifier="imagingstudy/2"))
+    before = contents(client)
+    with pytest.raises(InvalidInputError, match="'volume/n1' was changed since"):
+        writer.finish()
+    assert contents(client) == before
+    assert client.verify().ok
+
+
 def test_a_child_that_comes_meanwhile_is_named(client: Client, puts: Puts) -> None:
     new = Resource(identifier="imagingstudy/9", parent_identifier="patient/1")
     client.imaging_studies.create(new)

@@ -462,6 +462,18 @@ def test_a_report_is_frozen(client: Client) -> None:
 # -- missing="delete"
 
 
+@pytest.mark.parametrize("gives_datasource", [False, True])
+def test_a_row_that_names_the_wrong_parent_does_not_name_the_datasource_where_the_resource_lives(
+    client: Client, gives_datasource: bool
+) -> None:
+    frame = patients(identifier=["0", "2"], parent_identifier=[SOURCES[0]] * 2)  # patient/2 lives in the other one
+    named = {"datasources": SOURCES} if gives_datasource else {}
+    report = client.patients.upsert(frame, missing="delete", on_invalid="skip", **named)
+    assert report.rejected["identifier"].to_list() == ["patient/2"]
+    left = {"patient/0", "patient/2"} | (set() if gives_datasource else {"patient/3"})
+    assert set(client.patients.query().collect()["identifier"]) == left
+
+
 def test_missing_delete_closes_what_the_frame_lacks_in_the_datasources_that_it_names(lake_uri: str) -> None:
     client = make(lake_uri)
     report = client.patients.upsert(patients(identifier=["0"], sex=["F"]), missing="delete")

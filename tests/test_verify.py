@@ -123,6 +123,24 @@ def test_writers_beside_it_are_no_findings(lake: Path, monkeypatch: pytest.Monke
     assert next(number) > 20
 
 
+@pytest.mark.parametrize("with_children", [True, False])
+def test_a_tree_that_moves_beside_it_is_no_finding(lake: Path, with_children: bool) -> None:
+    writer, tree = (
+        Client(lake),
+        [("patient/m", SOURCE), ("imagingstudy/m", "patient/m"), ("volume/m", "imagingstudy/m")],
+    )
+    writer.resources.create([resource("datasource/other"), *(resource(*one) for one in tree)])
+
+    def move(step: str) -> None:
+        if step == "open the tables: patients":
+            writer.resources.delete("patient/m", cascade=True)
+            writer.resources.create(resource("patient/m", "datasource/other"))
+            writer.resources.create([resource(*one) for one in tree[1:] if with_children])
+
+    assert Client(lake).verify(progress=move).findings.is_empty()
+    assert writer.patients.retrieve("patient/m").datasource_id == "datasource/other"
+
+
 # -- damage, by hand
 
 

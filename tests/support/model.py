@@ -225,7 +225,7 @@ class Model:
         at, draft, done = args.valid_from or now, self.copy(), Done()
         if at > now:
             raise Refused(InvalidInputError)
-        datasources = {self.datasource_of(r["identifier"]) for r in args.rows}
+        datasources = {self.datasource_of(r["identifier"]) for r in args.rows if not self._is_elsewhere(r)}
         for r in _parents_first(args.rows):
             is_elsewhere = under is not None and type_of(r["parent_identifier"] or "") != args.type_name
             draft._upsert_row(r, args, at, done, under if is_elsewhere else draft)
@@ -241,6 +241,11 @@ class Model:
     def datasource_of(self, identifier: str) -> str | None:
         version = self.live(identifier)
         return None if version is None else self.row(identifier, version)["datasource_id"]
+
+    def _is_elsewhere(self, r: Row) -> bool:
+        """Whether a row names another parent than the live resource has: it does not name the datasource there."""
+        live = self.live(r["identifier"])
+        return live is not None and r["parent_identifier"] not in (None, live.parent)
 
     def _upsert_row(self, r: Row, args: Upsert, at: datetime, done: Done, parents: Model | None) -> None:
         identifier, parent, old = r["identifier"], r["parent_identifier"], self.live(r["identifier"])

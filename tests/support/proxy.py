@@ -106,6 +106,10 @@ class Proxy(Server):
         """Return the requests since the last reset, in the order of their arrival."""
         return [Record(**fields) for fields in self._control("requests", {})]
 
+    def holds_one(self) -> bool:
+        """Return whether a request hangs, or is done and its answer kept from the client."""
+        return bool(self._control("holds_one", {}))
+
     def inject(self, fault: Fault, match: Match = ANY_REQUEST) -> None:
         """Strike the requests that match; where several faults do, the one that was injected first wins.
 
@@ -307,6 +311,8 @@ class Relay:
         match command:
             case "requests":
                 result = self._records
+            case "holds_one":
+                result = any(record["fault"] == "hang" or record["is_done"] for record in self._records)
             case "reset":
                 self._records, self._faults = [], []
             case "inject":

@@ -166,7 +166,7 @@ def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None
         files = base.files.filter(pl.col("key").is_in(list(table.live)))
         if files.is_empty():
             return None
-        names = traces.identifiers | table.gone
+        names = (traces.identifiers | table.gone) - table.staying
         added = [new for key in files["key"] for new in _rewritten(base, key, traces.identifier, names)]
         touched = pl.Series(sorted(names | table.identifiers), dtype=pl.String)
         return Rewrite(added, files, {"erased": table.rows}, Premises(touched, childless=touched))

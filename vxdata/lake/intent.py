@@ -34,7 +34,7 @@ class Patience:
     """
 
     deadline_seconds: float = DEADLINE_SECONDS
-    grace_seconds: float = 30.0
+    grace_seconds: float = 60.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -69,11 +69,18 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
     deletion = _find_deletion(lake, spec, identifier)
     restored_by = deletion.restored_by[0] if deletion.restored_by else stamp.commit_id
     stamp = replace(stamp, undoes=deletion.commit_id, commit_id=restored_by)
-    planners = _planners(lake, spec, deletion, stamp)
+    above = _parent_of(lake, spec, deletion)
+    planners = _planners(lake, spec, deletion, above, stamp)
     if deletion.restored_by and all(plan.rows.is_empty() for _, plan in planners.values()):
         raise _is_live(identifier)
     lake.begin_write()
-    done = {below: run_commit(lake, below, planner, stamp).plan for below, (planner, _) in planners.items()}
+    done: dict[TableSpec, Plan] = {}
+    is_as_foreseen = True
+    for below, (foreseeing, foreseen) in planners.items():
+        planner = foreseeing if is_as_foreseen else _reviver(lake, deletion, above, stamp)
+        done[below] = plan = run_commit(lake, below, planner, stamp).plan
+        is_as_foreseen &= plan is foreseen
+        above = pl.concat([above, plan.report.lineages])
     for plan in done.values():
         refuse_orphans(lake, plan.report.seen, [plan.rows])
     return RestoreReport(
@@ -84,11 +91,10 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
 
 
 def _planners(
-    lake: Lake, spec: TableSpec, deletion: _Deletion, stamp: Stamp
+    lake: Lake, spec: TableSpec, deletion: _Deletion, above: pl.DataFrame, stamp: Stamp
 ) -> Mapping[TableSpec, tuple[Planner, Plan]]:
     """Plan all tables before anything is written, root first: children hang on what is brought back above them."""
     planners: dict[TableSpec, tuple[Planner, Plan]] = {}
-    above = _parent_of(lake, spec, deletion)
     for below in [spec, *(s for s in descendant_specs(spec.type_name) if s != spec)]:
         if below == spec or lake.snapshot(below).files.height:
             planner = _reviver(lake, deletion, above, stamp)

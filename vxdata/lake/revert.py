@@ -226,7 +226,8 @@ def _remover(lake: Lake, find: _Finder, doomed: Mapping[TableSpec, pl.Series], s
         found = find(base)
         made = found.open(CREATED)["identifier"]
         rows = plan_closings(base.spec, _current(base, found.rows, made), planned, False, stamp.commit_id).rows
-        undone = _Undone({DELETED: rows.height}, _with_children(view, base, made, doomed), view)
+        refused = pl.concat([_changed_since(base, found.effects), _with_children(view, base, made, doomed)])
+        undone = _Undone({DELETED: rows.height}, refused, view)
         return Plan(rows, Premises(made, childless=made), undone)
 
     return remembered(plan)

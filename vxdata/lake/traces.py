@@ -33,7 +33,7 @@ class TableTraces:
         identifiers: of all such rows, in live and dead files.
         staying: those among them that other rows have as well: at another time they lay elsewhere.
         pointing: identifiers of the live rows that point there from elsewhere: those that stay.
-        blobs: addresses of blobs in such rows.
+        blobs: addresses of blobs that only such rows have.
         values: for each column the texts of such rows that no other row has.
     """
 
@@ -99,9 +99,10 @@ def find_traces(view: View, root: TableSpec, identifier: str) -> Traces:
     snapshots = [view.snapshot(spec) for spec in all_specs()]
     files = [_Files.of(snapshot) for snapshot in snapshots if snapshot.version != NO_TABLE]
     own = [found.of_resource(identifier, found.snapshot.spec in below) for found in files]
-    staying = [found.staying(rows, identifier) for found, rows in zip(files, own, strict=True)]
+    others = [found.others(rows, identifier) for found, rows in zip(files, own, strict=True)]
+    staying = (found.staying(rows) for found, rows in zip(files, others, strict=True))
     names = frozenset({identifier}).union(*(rows["identifier"] for rows in own)).difference(*staying)
-    found = zip(files, own, staying, strict=True)
+    found = zip(files, own, others, strict=True)
     return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in found))
 
 
@@ -115,8 +116,8 @@ def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) ->
     """
     files = _Files.of(snapshot)
     own = files.of_resource(identifier, True)
-    staying = files.staying(own, identifier)
-    return _in_table(files, own, staying, names.union(own["identifier"]) - staying, identifier)
+    others = files.others(own, identifier)
+    return _in_table(files, own, others, names.union(own["identifier"]) - files.staying(others), identifier)
 
 
 def _lineage_of(identifier: str) -> pl.Expr | None:
@@ -168,18 +169,22 @@ class _Files:
         lineage = _lineage_of(identifier)
         return self.snapshot.collect(self.rows().filter(is_of(identifier) if lineage is None else lineage))
 
-    def staying(self, own: pl.DataFrame, identifier: str) -> frozenset[str]:
-        """Return the identifiers of a resource's descendants that other rows have as well.
+    def others(self, own: pl.DataFrame, identifier: str) -> pl.DataFrame:
+        """Return the other rows that have an identifier of a resource's descendants: identifier, :file.
 
         Args:
             own: the rows of the resource and of its descendants.
             identifier: the resource.
         """
-        if own.is_empty():
-            return frozenset()
-        names = own["identifier"].unique()
-        others = self.rows().filter(pl.col("identifier").is_in(names.to_list()), ~is_of(identifier))
-        return frozenset(self.snapshot.collect(others.select(pl.col("identifier").unique())).to_series())
+        names = own["identifier"].unique().to_list()
+        rows = (
+            self.rows().filter(pl.col("identifier").is_in(names), ~is_of(identifier)) if names else self.rows().head(0)
+        )
+        return self.snapshot.collect(rows.select("identifier", ":file"))
+
+    def staying(self, others: pl.DataFrame) -> frozenset[str]:
+        """Return the identifiers of other rows that are committed: a file that no commit names proves nothing."""
+        return frozenset(others.filter(pl.col(":file").is_in(list(self.live)))["identifier"])
 
 
 def list_columns(snapshot: Snapshot) -> list[str]:
@@ -198,15 +203,16 @@ def points_to(columns: Iterable[str], identifiers: frozenset[str]) -> pl.Expr:
 
 
 def _in_table(
-    files: _Files, own: pl.DataFrame, staying: frozenset[str], names: frozenset[str], identifier: str
+    files: _Files, own: pl.DataFrame, others: pl.DataFrame, names: frozenset[str], identifier: str
 ) -> TableTraces:
-    lists, live = list_columns(files.snapshot), files.live
+    lists, live, staying = list_columns(files.snapshot), files.live, files.staying(others)
     pointing = pl.DataFrame(schema={"identifier": pl.String(), ":file": pl.String()})
     if lists:
         found = files.rows().filter(points_to(lists, names), ~is_of(identifier))
         pointing = files.snapshot.collect(found.select("identifier", ":file"))
-    holding = {*own[":file"], *pointing[":file"]}
-    current, others = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
+    abandoned = others.filter(~pl.col("identifier").is_in(list(staying)))  # in files that no commit names, or did
+    holding = {*own[":file"], *pointing[":file"], *abandoned[":file"]}
+    current, near = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
     return TableTraces(
         files.snapshot.spec,
         tuple(sorted(holding & live)),
@@ -215,16 +221,20 @@ def _in_table(
         int((~current["is_deleted"]).sum()),
         frozenset(own["identifier"]),
         staying,
-        tuple(others["identifier"].unique().sort()),
-        _blobs(own),
+        tuple(near["identifier"].unique().sort()),
+        _blobs(files, own, identifier),
         _own_values(files, own, identifier),
     )
 
 
-def _blobs(rows: pl.DataFrame) -> tuple[str, ...]:
-    columns = [name for name, dtype in rows.schema.items() if dtype == pl.String and _BLOB_COLUMNS.search(name)]
-    found = {value for name in columns for value in rows[name].drop_nulls().unique()}
-    return tuple(sorted(found))
+def _blobs(files: _Files, own: pl.DataFrame, identifier: str) -> tuple[str, ...]:
+    """Return the addresses that such rows have, and no row of the live files that stays."""
+    columns = [name for name, dtype in own.schema.items() if dtype == pl.String and _BLOB_COLUMNS.search(name)]
+    found = {value for name in columns for value in own[name].drop_nulls().unique()}
+    staying = files.snapshot.rows.filter(~is_of(identifier))
+    needed = (staying.select(pl.col(name).alias("blob")).filter(pl.col("blob").is_in(list(found))) for name in columns)
+    used = files.snapshot.collect(pl.concat(needed).unique())["blob"] if found else ()
+    return tuple(sorted(found.difference(used)))
 
 
 def _own_values(files: _Files, own: pl.DataFrame, identifier: str) -> dict[str, frozenset[str]]:

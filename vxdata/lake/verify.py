@@ -196,7 +196,7 @@ class _Check:
         is_sure = not {spec.type_name, *parent_types} & self.unsure
         lost = self._still_orphans(newest, orphans.filter("is_absent"))
         yield from found_each("orphaned-resource", spec.namespace, lost, "its parent is not live", is_sure=is_sure)
-        moved = orphans.filter(~pl.col("is_absent"))["identifier"].sort()
+        moved = self._still_astray(newest, orphans.filter(~pl.col("is_absent")))
         words = "its ancestors are not its parent's and the parent"
         yield from found_each("lineage-wrong", spec.namespace, moved, words, is_sure=is_sure)
 
@@ -208,6 +208,17 @@ class _Check:
         live = read_lineages(view, absent["parent_identifier"].unique())["identifier"]
         left = absent.filter(~pl.col("parent_identifier").is_in(live.implode()))["identifier"]
         return read_current(view.snapshot(newest.spec), left)["identifier"].sort()
+
+    def _still_astray(self, newest: Snapshot, moved: pl.DataFrame) -> pl.Series:
+        """Return those that are live in the newest state, too, with another lineage than their parent's of then."""
+        if moved.is_empty() or self.unsure:
+            return moved["identifier"].sort()
+        view = _Newest(self.store)
+        current = read_current(view.snapshot(newest.spec), moved["identifier"])  # children first: parents are newer
+        lines = read_lineages(view, current["parent_identifier"].drop_nulls().unique())
+        due = lines.select(parent_identifier="identifier", line=pl.concat_list("ancestors", "identifier"))
+        both = current.join(due, on="parent_identifier")  # else a writer under way has taken the parent away
+        return both.filter(pl.col("line") != pl.col("ancestors"))["identifier"].sort()
 
     def _orphaned_files(self, opened: _Opened) -> Iterator[Finding]:
         assert opened.newest is not None, "only called for a table that can be read"
