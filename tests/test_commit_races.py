@@ -282,6 +282,16 @@ def test_a_delete_closes_the_version_that_came_meanwhile(scene: Scene) -> None:
     assert scene.years(Q) == [0, 1]
 
 
+def test_a_delete_is_not_replayed_on_a_resource_that_was_made_anew(scene: Scene) -> None:
+    writer = Writer(lambda: scene.a.patients.delete(Q)).run_to(Step.WRITTEN)
+    scene.b.patients.delete(Q)
+    scene.b.patients.create(resource(Q, "datasource/d", birthyear=7))
+    with pytest.raises(NotFoundError, match="created again"):
+        writer.finish()
+    assert scene.years(Q) == [0, 7]
+    assert Q in scene.live()
+
+
 def test_without_premises_a_deleted_resource_lives_on(scene: Scene, without: Without) -> None:
     without("premises")
     assert delete_across_an_update(scene) == [P, Q]

@@ -15,6 +15,7 @@ from tests.support.stepping import Puts, Step, Writer, lost_answer, open_client
 from tests.test_delete import NAMESPACES, TREE, live
 from vxdata.errors import ConflictError, InvalidInputError, NotFoundError
 from vxdata.lake import effects, revert
+from vxdata.lake.intent import Patience
 from vxdata.lake.lookup import touched_by
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
@@ -136,6 +137,49 @@ def test_a_revert_can_be_reverted(client: Client, fold: Fold) -> None:
     assert contents(client) == after
 
 
+def test_later_commits_are_reverted_first_newest_first(client: Client, fold: Fold) -> None:
+    states, commits = [contents(client)], []
+    for n in range(3):
+        frame = FRAMES["volumes"].with_columns(b_value=pl.lit(float(n)), parent_identifier=pl.lit("imagingstudy/2"))
+        commits.append(client.volumes.upsert(frame, missing="delete" if n == 1 else "keep").commit_id)
+        states.append(contents(client))
+    with pytest.raises(InvalidInputError, match=f"changed since by commit {commits[2]}"):
+        client.commits.revert(commits[1])
+    fold(client)
+    for n in (2, 1, 0):
+        client.commits.revert(commits[n])
+        assert contents(client) == states[n]
+    assert client.verify().ok
+
+
+def test_a_commit_whose_revert_was_reverted_is_reverted_anew(client: Client, fold: Fold) -> None:
+    before, commit_id = contents(client), change(client)
+    first = client.commits.revert(commit_id).commit_id
+    client.commits.revert(first)
+    fold(client)
+    second = client.commits.revert(commit_id).commit_id
+    assert (contents(client), second == first) == (before, False)
+    with pytest.raises(InvalidInputError, match=f"reverted already, by '{second}'"):
+        client.commits.revert(commit_id)
+
+
+def test_a_revert_that_did_not_reach_a_resource_undoes_nothing_of_it(client: Client, puts: Puts) -> None:
+    first = client.volumes.upsert(FRAMES["volumes"].head(1)).commit_id
+    edits = {
+        "volumes": FRAMES["volumes"].head(1).with_columns(b_value=pl.lit(1.0)),
+        "patients": FRAMES["patients"].head(1),
+    }
+    second = ingest(client, {name: edits[name].lazy() for name in edits})["volumes"].commit_id
+    writer = Writer(lambda: open_client(client.uri).commits.revert(second))
+    writer.run_to(Step.WRITTEN).run_to(Step.WRITTEN)  # the patient is as before, the volume is not
+    writer.kill()
+    with pytest.raises(InvalidInputError, match="'volume/2' was changed since"):
+        client.commits.revert(first)
+    client.commits.revert(second)
+    client.commits.revert(first)
+    assert client.volumes.retrieve("volume/2").payload.derived_from is None
+
+
 @pytest.mark.parametrize("verb", ["create", "update", "delete", "restore"])
 def test_each_verb_is_undone(client: Client, fold: Fold, verb: str) -> None:
     client.volumes.delete("volume/2")
@@ -188,6 +232,15 @@ def test_an_edit_that_was_taken_back_by_hand_is_an_edit(client: Client, fold: Fo
     client.volumes.update("volume/2", {"derived_from": ["volume/1"]})
     fold(client)
     with pytest.raises(InvalidInputError, match="'volume/2' was changed since by commit"):
+        client.commits.revert(commit_id)
+
+
+def test_a_commit_of_which_all_was_erased_is_refused(client: Client) -> None:
+    client.patients.create(Resource(identifier="patient/gone", parent_identifier="datasource/a"))
+    commit_id = client.commits.list("patients", limit=1)["commit_id"].item()
+    hasty = open_client(client.uri, Patience(deadline_seconds=0.2, grace_seconds=0.1))
+    hasty.erase("patient/gone", reason="consent withdrawn", dry_run=False)
+    with pytest.raises(InvalidInputError, match="was erased"):
         client.commits.revert(commit_id)
 
 

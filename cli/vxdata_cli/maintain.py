@@ -113,7 +113,7 @@ def erase(
 ) -> None:
     """Remove every version of a resource and of all its descendants, its past included. It cannot be undone.
 
-    The plan is shown first. It takes a minute or two, because writers that are
+    The plan is shown first. It takes two minutes or more, because writers that are
     under way are waited for. A run that was killed goes on when it is run again.
     """
     from vxdata.sdk import Client

@@ -254,9 +254,7 @@ class LakeMachine(RuleBasedStateMachine):
         expected = self.began(identifier, version)
 
         def verb(model: Model, now: datetime) -> Done:
-            live = model.live(identifier)
-            if live and pending.created_at and live.created_at != pending.created_at:
-                raise Refused(NotFoundError, *[ConflictError] * (expected is not None))  # another life of it
+            refuse_another_life(model, pending, *[ConflictError] * (expected is not None))
             return model.update(identifier, changes, now, expected)
 
         pending = Pending(Writer(lambda: update_with(lake, identifier, changes, expected)), identifier, verb, verb)
@@ -272,8 +270,12 @@ class LakeMachine(RuleBasedStateMachine):
             model.close(identifier, model.earliest(identifier, now))
             return Done(closed={identifier})
 
-        writer = Writer(lambda: lake.resources.delete(identifier))
-        return Pending(writer, identifier, lambda model, now: model.delete(identifier, now), land)
+        def verb(model: Model, now: datetime) -> Done:
+            refuse_another_life(model, pending)
+            return model.delete(identifier, now)
+
+        pending = Pending(Writer(lambda: lake.resources.delete(identifier)), identifier, verb, land)
+        return pending
 
     def begun_upsert(self, client: int, data: st.DataObject) -> Pending:
         wish = data.draw(upserts(self.model, "pathologyspecimen"))
@@ -462,6 +464,13 @@ class LakeMachine(RuleBasedStateMachine):
         compare(self.opened(), self.model, self.model.instants())
         for index, (_, model) in enumerate(self.tokens):
             self.look_back(index, model.instants())
+
+
+def refuse_another_life(model: Model, pending: Pending, *errors: type[VxDataError]) -> None:
+    """Refuse what was planned on a resource that was deleted, and created again, since."""
+    live = model.live(pending.identifier)
+    if live and pending.created_at and live.created_at != pending.created_at:
+        raise Refused(NotFoundError, *errors)
 
 
 def by_content(base: Snapshot, keys: list[str]) -> list[str]:

@@ -62,7 +62,7 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
     """Close the current version of one resource, and of all its descendants if asked to.
 
     Raises:
-        NotFoundError: the resource is not live.
+        NotFoundError: the resource is not live, or was deleted (and perhaps created again) while this was tried.
         InvalidInputError: it has live children and `cascade` is false; the message counts them.
         ConflictError: a child came while it was deleted.
     """
@@ -70,7 +70,8 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
     lake.begin_write()
     planned = lake.patience.now()
     target = pl.Series([identifier], dtype=pl.String)
-    if read_current(lake.snapshot(spec), target).is_empty():
+    first = read_current(lake.snapshot(spec), target)
+    if first.is_empty():
         raise NotFoundError(describe_missing(lake, target))
     counts = close_descendants(lake, spec, target, planned, stamp) if cascade else {}
 
@@ -78,6 +79,8 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
         current = read_current(base, target)
         if current.is_empty():
             raise NotFoundError(describe_missing(lake, target))
+        if current["created_at"].item() != first["created_at"].item():
+            raise NotFoundError(f"{identifier!r} was deleted, and created again, while this delete was tried.")
         if not cascade:
             refuse_parents(BaseFirst(base, lake), spec, target)
         below = (

@@ -7,7 +7,7 @@ new version begins exactly where the old one ends, and a resource that is create
 Source: design of record, section 5 (storage protocol); rules of `scd2`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
@@ -47,13 +47,16 @@ def lifetimes(rows: pl.LazyFrame) -> pl.LazyFrame:
     return joined.select(LIFETIME_COLUMNS).sort("identifier", "valid_from")
 
 
-def effects_of(lives: pl.LazyFrame, commit_id: str, undone_by: Collection[str]) -> pl.LazyFrame:
+def effects_of(
+    lives: pl.LazyFrame, commit_id: str, undone_by: Collection[str], undone: Mapping[str, str]
+) -> pl.LazyFrame:
     """Return what a commit did to each resource that it touched.
 
     Args:
         lives: the lifetimes of these resources, sorted.
         commit_id: the commit.
         undone_by: the commits that undo it.
+        undone: other commits that are undone, and the commits that undo them: together they change nothing.
 
     Returns:
         identifier; kind: created, updated or deleted; before: the `valid_from` of the version before the commit, null
@@ -65,25 +68,48 @@ def effects_of(lives: pl.LazyFrame, commit_id: str, undone_by: Collection[str]) 
         _begin(is_ended & ~is_written).alias("before"),
         _begin(is_written).alias("_written"),
         _begin(is_ended & pl.col("is_deletion")).alias("_deleted"),
-        _begin(pl.col("end").is_null()).alias("_now"),
+        pl.when(is_ended & pl.col("is_deletion")).then("end").alias("_deletion"),
         pl.coalesce("ended_by", "commit_id").alias("changed_by"),
     )
     found = marked.group_by("identifier", maintain_order=True).agg(
         pl.col("_is_touched").any(),
         pl.col("before").min(),
         pl.col("before").count().alias("_befores"),
-        pl.col("_written", "_deleted", "_now").max(),
+        pl.col("_written", "_deleted", "_deletion").max(),
         pl.col("changed_by").last(),
     )
     is_left = pl.col("_deleted").is_null() | (pl.col("_written") > pl.col("_deleted")).fill_null(False)
     found = found.filter("_is_touched").with_columns(pl.when(is_left).then("_written").alias("_after"))
+    since = found.select("identifier", since=pl.coalesce("_after", "_deletion"))
+    found = found.join(_changed_since(lives, since, undone), on="identifier", how="left")
     had, has = pl.col("before").is_not_null(), pl.col("_after").is_not_null()
     kind = pl.when(had & has).then(pl.lit(UPDATED)).when(had).then(pl.lit(DELETED)).when(has).then(pl.lit(CREATED))
-    is_as_left = pl.col("_now").eq_missing(pl.col("_after")) & (pl.col("changed_by") == commit_id)
-    is_open, is_undone = is_as_left & (pl.col("_befores") <= 1), pl.col("changed_by").is_in(list(undone_by))
+    is_open, is_undone = (
+        pl.col("_is_changed").is_null() & (pl.col("_befores") <= 1),
+        pl.col("changed_by").is_in(list(undone_by)),
+    )
     state = pl.when(is_open).then(pl.lit(OPEN)).when(is_undone).then(pl.lit(UNDONE)).otherwise(pl.lit(CHANGED))
     told = found.select("identifier", kind.alias("kind"), "before", state.alias("state"), "changed_by")
     return told.filter(pl.col("kind").is_not_null())
+
+
+def _changed_since(lives: pl.LazyFrame, since: pl.LazyFrame, undone: Mapping[str, str]) -> pl.LazyFrame:
+    """Return the resources that a commit touched later which is not undone: identifier, _is_changed.
+
+    A commit counts as undone where the commit that undoes it touched the resource, too: it may have been cut off.
+    """
+    events = pl.concat(
+        [
+            lives.select("identifier", pl.col("valid_from").alias("at"), pl.col("commit_id").alias("by")),
+            lives.filter("is_deletion").select("identifier", pl.col("end").alias("at"), pl.col("ended_by").alias("by")),
+        ]
+    )
+    later = events.join(since, on="identifier").filter(pl.col("at") > pl.col("since")).select("identifier", "by")
+    pairs = {**undone, **{undoing: commit_id for commit_id, undoing in undone.items()}}
+    partners = pl.LazyFrame({"by": [*pairs], "partner": [*pairs.values()]}, {"by": pl.String, "partner": pl.String})
+    paired = later.join(partners, on="by", how="left")
+    left = paired.join(later, left_on=["identifier", "partner"], right_on=["identifier", "by"], how="anti")
+    return left.select("identifier").unique().with_columns(pl.lit(True).alias("_is_changed"))
 
 
 def deletions_of(lives: pl.LazyFrame, commit_id: str, root: str) -> pl.LazyFrame:

@@ -50,11 +50,19 @@ class RevertReport:
 
 @dataclass(frozen=True)
 class _Target:
-    """The operation to undo: its id, its tables root first, and the reverts of it so far, newest first."""
+    """The operation to undo.
+
+    Attributes:
+        commit_id: its id.
+        specs: its tables, root first.
+        undone_by: the reverts of it so far, newest first, that are not undone themselves.
+        undone: all commits that are undone, and the reverts that undo them.
+    """
 
     commit_id: str
     specs: tuple[TableSpec, ...]
     undone_by: tuple[str, ...]
+    undone: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
 
     Raises:
         NotFoundError: no commit has this id.
-        InvalidInputError: it changed nothing, it was reverted already, or what it wrote was changed since.
+        InvalidInputError: it changed nothing, it was reverted already, what it wrote was changed since, or erased.
     """
     lake.prepare_write(needs_lake=True)
     target = _find_target(lake, commit_id)
@@ -104,6 +112,8 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
     _refuse(commit_id, planned.refused)
     if target.undone_by and all(plan.rows.is_empty() for _, plan in plans):
         raise InvalidInputError(f"{commit_id!r} was reverted already, by {target.undone_by[0]!r}.")
+    if all(plan.rows.is_empty() for _, plan in plans):
+        raise InvalidInputError(f"{commit_id!r}: nothing of what it changed is left; it was erased.")
     lake.begin_write()
     done = [(spec, _commit(lake, spec, _strict(planner, commit_id), stamp)) for spec, planner in revivers.items()]
     done += [(spec, _commit(lake, spec, _strict(planner, commit_id), stamp)) for spec, planner in removers.items()]
@@ -129,8 +139,15 @@ def _find_target(lake: Lake, commit_id: str) -> _Target:
     if not changed:
         raise InvalidInputError(f"{commit_id!r} ({its[0].get('operation')}) changed no resource: nothing to revert.")
     specs = tuple(spec for spec in all_specs() if spec.namespace in changed)
-    undone_by = [r["commit_id"] for r in records if r.get("undoes") == commit_id and r.get("operation") == "revert"]
-    return _Target(commit_id, specs, tuple(dict.fromkeys(undone_by)))
+    reverts = {r["commit_id"]: r["undoes"] for r in records if r.get("operation") == "revert" and r.get("undoes")}
+    valid = {revert: undone for revert, undone in reverts.items() if not _is_undone(revert, reverts)}
+    undone_by = tuple(revert for revert, undone in valid.items() if undone == commit_id)
+    return _Target(commit_id, specs, undone_by, {undone: revert for revert, undone in valid.items()})
+
+
+def _is_undone(commit_id: str, reverts: Mapping[str, str]) -> bool:
+    """Whether a commit was reverted, by a revert that is not undone itself."""
+    return any(undone == commit_id and not _is_undone(revert, reverts) for revert, undone in reverts.items())
 
 
 def _finder(target: _Target, stamp: Stamp) -> _Finder:
@@ -142,7 +159,8 @@ def _finder(target: _Target, stamp: Stamp) -> _Finder:
         if key not in known:
             rows = rows_among(base, touched_by(base, target.commit_id))
             undone_by = [*target.undone_by, stamp.commit_id]
-            known[key] = _Found(base.collect(effects_of(lifetimes(rows), target.commit_id, undone_by)), rows)
+            effects = effects_of(lifetimes(rows), target.commit_id, undone_by, target.undone)
+            known[key] = _Found(base.collect(effects), rows)
         return known[key]
 
     return find
