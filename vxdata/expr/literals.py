@@ -7,6 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 import polars as pl
@@ -115,14 +116,14 @@ def to_literals(column: str, dtype: pl.DataType, values: Collection[Any]) -> Lit
     Raises:
         InvalidInputError: a value is of a type that this column never equals.
     """
-    given = [value for value in values if value is not None] if any(value is None for value in values) else values
-    plain = _is_plain(dtype, given)
+    types = set(map(type, values))
+    given = [value for value in values if value is not None] if NoneType in types else values
+    plain = _is_plain(dtype, given, types - {NoneType})
     return Literals(dict.fromkeys(given if plain else (to_literal(column, dtype, value) for value in given)))
 
 
-def _is_plain(dtype: pl.DataType, values: Collection[Any]) -> bool:
-    """Whether nothing has to be checked or changed value by value."""
-    types = set(map(type, values))
+def _is_plain(dtype: pl.DataType, values: Collection[Any], types: set[type]) -> bool:
+    """Whether nothing has to be checked or changed value by value, of values of these types."""
     if isinstance(dtype, pl.String) and types == {str}:
         text = "".join(values)
         return text.isascii() or not _SURROGATE.search(text)
