@@ -220,7 +220,8 @@ class Model:
     def upsert(self, args: Upsert, now: datetime, under: Model | None = None) -> Done:
         """Do the rows one by one on a copy, and take it over if nothing forbids it.
 
-        Parents in other tables are looked up in another model, if one is given: the one that was planned on.
+        Parents in other tables, and what the frame lacks, are looked up in another model, if one is given: the one
+        that was planned on.
         """
         at, draft, done = args.valid_from or now, self.copy(), Done()
         if at > now:
@@ -232,7 +233,7 @@ class Model:
             if r["identifier"] not in done.rejected:
                 datasources.add(draft.datasource_of(r["identifier"]))
         if args.missing == "delete":
-            draft._close_lacking(self, args, datasources, at, done)
+            draft._close_lacking(under or self, args, datasources, at, done)  # what came after the plan stays
         if done.rejected and args.on_invalid == "fail":
             raise Refused(InvalidInputError)
         self.past = draft.past
