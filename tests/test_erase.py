@@ -17,9 +17,9 @@ from tests.support import stepping
 from tests.support.stepping import Puts, Step, Writer, open_client
 from vxdata.catalog.table import all_specs, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
+from vxdata.lake import aws, soundness
 from vxdata.lake import erase as erasing
 from vxdata.lake import forget as forgetting
-from vxdata.lake import soundness
 from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.datafile import write_data_files
 from vxdata.lake.intent import Patience
@@ -302,6 +302,10 @@ def swallow(call: Callable[[float], Any], seconds: float) -> None:
         call(seconds)
     except ConflictError as error:
         assert "parent was deleted" in str(error)  # noqa: PT017  # it may be called more than once
+
+
+def test_the_wait_for_writers_is_as_long_as_a_put_can_take() -> None:
+    assert Patience().grace_seconds >= 2 * aws._TIMEOUT_SECONDS + aws._RETRY_SECONDS
 
 
 def test_uncommitted_files_are_deleted_once_their_writers_cannot_commit_them(client: Client) -> None:

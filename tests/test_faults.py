@@ -91,6 +91,12 @@ def test_an_answer_that_breaks_off_is_asked_for_again_where_no_client_does(range
     assert (outcome.is_hit, outcome.error, outcome.wrong) == (True, None, None)
 
 
+@pytest.mark.parametrize("path", [r"/_delta_log/", r"/_vxdata/lake.json", r"\.parquet$"])
+def test_a_read_that_hangs_is_tried_once_more(range_: Range, path: str) -> None:
+    outcome = range_.run(Point("verify", "hang", range_.number_of("verify", "GET", path)))
+    assert (outcome.is_hit, outcome.error, outcome.wrong) == (True, None, None)
+
+
 @pytest.mark.parametrize("path", [r"patients/_delta_log/\d{20}\.json$", r"\.parquet$", r"/_vxdata/lake.json"])
 def test_verify_takes_a_refusal_of_the_store_for_no_damage(range_: Range, path: str) -> None:
     outcome = range_.run(Point("verify", 403, range_.number_of("verify", "GET", path)))

@@ -171,7 +171,6 @@ def test_overwriting_a_key_never_disturbs_its_readers(server_url: str, bucket: s
         assert all(pool.map(work, range(200)))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have the address 127.0.0.2")
 @pytest.mark.skipif(not Path("/proc").exists(), reason="counts open sockets as Linux shows them")
 def test_a_server_lets_go_of_connections_that_its_clients_have_closed(ministack_server: Server) -> None:
     def open_files() -> int:
@@ -192,6 +191,7 @@ def test_an_upload_that_breaks_off_leaves_no_object(ministack_url: str) -> None:
     assert not wait_until(lambda: exists(ministack_url, bucket, "half"), seconds=1)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not have the address 127.0.0.2")
 def test_servers_listen_on_127_0_0_1_alone(server_url: str) -> None:
     with closing(socket.socket()) as second:
         second.bind(("127.0.0.2", port_of(server_url)))  # in use if the server is bound to all interfaces

@@ -17,7 +17,10 @@ CREDENTIALS_LIFE = timedelta(minutes=5)
 _OPTIONS = ("access_key_id", "secret_access_key", "session_token", "region", "endpoint_url", "profile")
 _RETRIES = 4
 _TIMEOUT_SECONDS = 30
-"""A request that has not ended by then is given up; twice as long at most, because it is tried once more."""
+"""A request that has not ended by then is given up, and tried once more."""
+
+_RETRY_SECONDS = 1
+"""So long after a request was given up it may be tried again; a PUT takes twice the time-out and this at most."""
 
 _CONNECT_SECONDS = 5
 
@@ -83,7 +86,7 @@ class S3Settings:
             "timeout": f"{_TIMEOUT_SECONDS}s",
             "connect_timeout": f"{_CONNECT_SECONDS}s",
             "max_retries": str(_RETRIES),
-            "retry_timeout": f"{_TIMEOUT_SECONDS + 1}s",
+            "retry_timeout": f"{_TIMEOUT_SECONDS + _RETRY_SECONDS}s",
         }
         return options | ({"aws_session_token": credentials.session_token} if credentials.session_token else {})
 
@@ -107,7 +110,10 @@ class S3Settings:
                 "timeout": timedelta(seconds=_TIMEOUT_SECONDS),
                 "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
             },
-            "retry_config": {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_TIMEOUT_SECONDS + 1)},
+            "retry_config": {
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=_TIMEOUT_SECONDS + _RETRY_SECONDS),
+            },
         }
 
     def _object_store_options(self) -> dict[str, str]:

@@ -81,20 +81,18 @@ def effects_of(
     is_left = pl.col("_deleted").is_null() | (pl.col("_written") > pl.col("_deleted")).fill_null(False)
     found = found.filter("_is_touched").with_columns(pl.when(is_left).then("_written").alias("_after"))
     since = found.select("identifier", since=pl.coalesce("_after", "_deletion"))
-    found = found.join(_changed_since(lives, since, undone), on="identifier", how="left")
+    found = found.join(_touched_later(lives, since, undone), on="identifier", how="left")
     had, has = pl.col("before").is_not_null(), pl.col("_after").is_not_null()
     kind = pl.when(had & has).then(pl.lit(UPDATED)).when(had).then(pl.lit(DELETED)).when(has).then(pl.lit(CREATED))
-    is_open, is_undone = (
-        pl.col("_is_changed").is_null() & (pl.col("_befores") <= 1),
-        pl.col("changed_by").is_in(list(undone_by)),
-    )
+    is_open = pl.col("_is_touched_later").is_null() & (pl.col("_befores") <= 1)
+    is_undone = pl.col("changed_by").is_in(list(undone_by))
     state = pl.when(is_open).then(pl.lit(OPEN)).when(is_undone).then(pl.lit(UNDONE)).otherwise(pl.lit(CHANGED))
     told = found.select("identifier", kind.alias("kind"), "before", state.alias("state"), "changed_by")
     return told.filter(pl.col("kind").is_not_null())
 
 
-def _changed_since(lives: pl.LazyFrame, since: pl.LazyFrame, undone: Mapping[str, str]) -> pl.LazyFrame:
-    """Return the resources that a commit touched later which is not undone: identifier, _is_changed.
+def _touched_later(lives: pl.LazyFrame, since: pl.LazyFrame, undone: Mapping[str, str]) -> pl.LazyFrame:
+    """Return the resources that a commit touched later which is not undone: identifier, _is_touched_later.
 
     A commit counts as undone where the commit that undoes it touched the resource, too: it may have been cut off.
     """
@@ -109,7 +107,7 @@ def _changed_since(lives: pl.LazyFrame, since: pl.LazyFrame, undone: Mapping[str
     partners = pl.LazyFrame({"by": [*pairs], "partner": [*pairs.values()]}, {"by": pl.String, "partner": pl.String})
     paired = later.join(partners, on="by", how="left")
     left = paired.join(later, left_on=["identifier", "partner"], right_on=["identifier", "by"], how="anti")
-    return left.select("identifier").unique().with_columns(pl.lit(True).alias("_is_changed"))
+    return left.select("identifier").unique().with_columns(pl.lit(True).alias("_is_touched_later"))
 
 
 def deletions_of(lives: pl.LazyFrame, commit_id: str, root: str) -> pl.LazyFrame:

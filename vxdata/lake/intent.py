@@ -27,14 +27,14 @@ class Patience:
 
     Attributes:
         deadline_seconds: no PUT starts later than this after the first try.
-        grace_seconds: how long a PUT may take that starts at the deadline.
+        grace_seconds: how long a PUT may take that starts at the deadline, tries again included.
         now: the clock that `valid_from` comes from, UTC.
         monotonic: the clock of the deadline, seconds.
         sleep: waits for some seconds.
     """
 
     deadline_seconds: float = DEADLINE_SECONDS
-    grace_seconds: float = 60.0
+    grace_seconds: float = 61.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

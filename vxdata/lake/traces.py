@@ -210,7 +210,7 @@ def _in_table(
     if lists:
         found = files.rows().filter(points_to(lists, names), ~is_of(identifier))
         pointing = files.snapshot.collect(found.select("identifier", ":file"))
-    abandoned = others.filter(~pl.col("identifier").is_in(list(staying)))  # in files that no commit names, or did
+    abandoned = others.filter(~pl.col("identifier").is_in(list(staying)))  # in files that are not live
     holding = {*own[":file"], *pointing[":file"], *abandoned[":file"]}
     current, near = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
     return TableTraces(

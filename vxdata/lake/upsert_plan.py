@@ -237,7 +237,7 @@ def _changed(task: _Task, wanted: Wanted, promised: Promised) -> _Judged:
     parents = parents_of(task.view, wanted, promised) if has_new else NO_LINEAGES
     changes = changes_on(task.base, wanted, known, parents, task.planned, task.explicit, task.stamp)
     rows = pl.concat([changes.created, changes.updated])
-    named = pl.concat([_named(wanted, known.current), changes.created["datasource_id"]]).unique()
+    named = pl.concat([_named(task, wanted, known.current), changes.created["datasource_id"]]).unique()
     created, updated = changes.created.height, changes.updated.height
     edges = _edges(task, wanted, known.current)
     return _Judged(
@@ -248,13 +248,18 @@ def _changed(task: _Task, wanted: Wanted, promised: Promised) -> _Judged:
 def _unchanged(task: _Task, wanted: Wanted) -> _Judged:
     """Return what one slice names, and that nothing of it is written."""
     known = read_known(task.base, wanted.rows["identifier"], ())
-    nothing, named = _nothing(task.base), _named(wanted, known.current).unique()
+    nothing, named = _nothing(task.base), _named(task, wanted, known.current).unique()
     edges = _edges(task, wanted, known.current)
     return _Judged(nothing.lazy(), 0, 0, 0, task.slices.nothing_rejected, named, edges)
 
 
-def _named(wanted: Wanted, current: pl.DataFrame) -> pl.Series:
-    """Return the datasources of what is live where the frame says; of what lives under another parent it names none."""
+def _named(task: _Task, wanted: Wanted, current: pl.DataFrame) -> pl.Series:
+    """Return the datasources of what is live where the frame says; of what lives under another parent it names none.
+
+    Who closes nothing, or says in which datasources, asks for none.
+    """
+    if task.options.missing == "keep" or task.options.datasources is not None:
+        return pl.Series(dtype=pl.String)
     said = wanted.rows.select("identifier", said="parent_identifier")
     elsewhere = (pl.col("said") != pl.col("parent_identifier")).fill_null(False)
     return current.join(said, on="identifier").filter(~elsewhere)["datasource_id"]

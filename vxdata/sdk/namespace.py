@@ -317,7 +317,7 @@ class Namespace(Resources[ResponseT]):
                 lacks is unchanged (null in a new resource), a null clears, derived columns are ignored. Equal
                 duplicate rows count once, different ones are invalid.
             missing: "delete" closes the current resources of this type, in the datasources that the frame names, that
-                it lacks.
+                it lacks; what others create meanwhile stays.
             datasources: with "delete": look in these instead; for a datasource of which nothing is left in the frame.
             cascade: whether such a resource may take its live descendants with it; refused otherwise.
             valid_from: the instant of the new versions (loading history); in the past, and later than all that is
