@@ -8,7 +8,6 @@ import polars as pl
 
 from benchmarks.measure import Row, paired
 from vxdata.catalog.table import table_spec
-from vxdata.lake.datafile import to_plain_arrow
 from vxdata.schemas.columns import to_arrow_schema
 from vxdata.schemas.payload import VolumePayload
 from vxdata.sdk import Client, F
@@ -60,8 +59,8 @@ def lookups(lake: Path, work: Path) -> list[Row]:
 
     client = Client(lake)
     frame = client.volumes.query().collect()
-    assert len(to_arrow_schema(frame.schema)) == frame.width
-    table = lancedb.connect(str(work / "lance")).create_table("volumes", to_plain_arrow(frame, frame.schema))
+    plain = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(to_arrow_schema(frame.schema))
+    table = lancedb.connect(str(work / "lance")).create_table("volumes", plain)
     from lancedb.index import BTree
 
     table.create_index("identifier", config=BTree())

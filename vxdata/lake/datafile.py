@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+from polars import selectors as cs
 
 from vxdata.catalog.table import PARTITION_COLUMN, partition_folder
 from vxdata.errors import StorageError
 from vxdata.lake.statistics import file_statistics
 from vxdata.lake.store import Store
-from vxdata.schemas.columns import to_arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP_ROWS = 8_000
 FILE_ROWS = 250_000
-_ENCODED_ROWS = 8 * ROW_GROUP_ROWS
 SORT_COLUMNS = ("identifier", "valid_from")
 _WRITERS, _READERS = 4, 4
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
@@ -97,23 +96,35 @@ def write_data_file(store: Store, namespace: str, datasource_id: str, part: pl.D
 
 
 def encode_parquet(frame: pl.DataFrame) -> bytes:
-    """Encode rows as Parquet with plain strings (no view or dictionary types), zstd, 8,000 rows a row group."""
+    """Encode rows as Parquet, zstd, 8,000 rows a row group; as no Arrow schema goes along, texts are plain strings."""
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    writer = pq.ParquetWriter(
+    pq.write_table(
+        _to_arrow(frame),
         sink,
-        to_arrow_schema(frame.schema),
+        row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         use_dictionary=_repeating(frame),
         sorting_columns=[pq.SortingColumn(frame.columns.index(name)) for name in SORT_COLUMNS],
         write_page_checksum=True,
+        store_schema=False,
     )
-    with writer:
-        for start in range(0, max(frame.height, 1), _ENCODED_ROWS):  # so that little is in memory twice
-            part = to_plain_arrow(frame.slice(start, _ENCODED_ROWS), frame.schema)
-            writer.write_table(part, row_group_size=ROW_GROUP_ROWS)
     return sink.getvalue()
+
+
+def _to_arrow(frame: pl.DataFrame) -> "pa.Table":
+    """Return a frame as an Arrow table: texts as views, without a copy, but inside lists and structs.
+
+    PyArrow cannot encode all nested views ("Slicing not implemented for StringView").
+    """
+    import pyarrow as pa
+
+    is_nested = cs.by_dtype(pl.List, pl.Struct)
+    flat = frame.select(~is_nested).to_arrow(compat_level=pl.CompatLevel.newest())
+    nested = frame.select(is_nested).to_arrow(compat_level=pl.CompatLevel.oldest())
+    columns = dict(zip(flat.column_names + nested.column_names, flat.columns + nested.columns, strict=True))
+    return pa.table({name: columns[name] for name in frame.columns})
 
 
 def _repeating(frame: pl.DataFrame) -> list[str]:
@@ -136,11 +147,6 @@ def _leaves(path: str, dtype: pl.DataType) -> list[str]:
         case pl.Struct():
             return [leaf for f in dtype.fields for leaf in _leaves(f"{path}.{f.name}", f.dtype)]  # type: ignore[arg-type]
     return [path]
-
-
-def to_plain_arrow(frame: pl.DataFrame, columns: Mapping[str, pl.DataType]) -> "pa.Table":
-    """Return a frame as an Arrow table of the catalog's types."""
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(to_arrow_schema(columns))
 
 
 def named_checksum(key: str) -> str | None:
