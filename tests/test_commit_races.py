@@ -629,6 +629,17 @@ def test_who_deletes_with_a_cascade_is_told_of_an_orphan_further_down(scene: Sce
         writer.finish()
 
 
+def test_what_was_made_anew_elsewhere_is_not_left_behind_by_a_cascade(scene: Scene) -> None:
+    def undisturbed(put: Put) -> None:
+        put()
+
+    scene.puts.strike(undisturbed, undisturbed, lost_answer)  # the last one is the patient's
+    writer = Writer(lambda: scene.a.patients.delete(P, cascade=True)).run_to(Step.FAILED)
+    scene.b.resources.create([resource(P, "datasource/e"), resource(S, P)])
+    assert set(writer.finish().deleted.values()) == {1}
+    assert (scene.live(), scene.live("pathology_specimens")) == ([P, Q], [S])
+
+
 def test_who_creates_parent_and_child_is_told_if_the_parent_is_deleted_in_between(scene: Scene) -> None:
     pair = [resource("patient/new", "datasource/d"), resource("pathologyspecimen/new", "patient/new")]
     writer = Writer(lambda: scene.a.resources.create(pair))

@@ -15,6 +15,7 @@ from vxdata.lake.intent import Plan, Premises, Stamp
 from vxdata.lake.lake import BaseFirst, Lake, View
 from vxdata.lake.lookup import among, live_children, live_descendants, read_current
 from vxdata.lake.past import describe_missing
+from vxdata.lake.planning import live_orphans
 from vxdata.lake.run import run_commit
 from vxdata.lake.scratch import read_kept
 from vxdata.lake.snapshot import Snapshot
@@ -151,12 +152,13 @@ def refuse_parents(
 def refuse_left_behind(view: View, spec: TableSpec, deleted: pl.Series) -> None:
     """Look, after a commit, whether descendants came while their ancestors were deleted.
 
-    A child's writer sees that its parent is still live; if its own parent goes later, only the deleter can tell.
+    A child's writer sees that its parent is still live; if its own parent goes later, only the deleter can tell. What
+    hangs on a resource that was created again by then is none of it.
 
     Raises:
         ConflictError: some did; names them.
     """
-    left = [live_descendants(view.snapshot(below), deleted)["identifier"] for below in descendant_specs(spec.type_name)]
+    left = [live_orphans(view, live_descendants(view.snapshot(s), deleted)) for s in descendant_specs(spec.type_name)]
     names = pl.concat(left).sort() if left else pl.Series(dtype=pl.String)
     if len(names):
         raise ConflictError(

@@ -116,16 +116,25 @@ def refuse_orphans(lake: View, seen: SteadyView, created: Iterable[pl.DataFrame]
 
 
 def _orphans(lake: View, seen: SteadyView, created: pl.DataFrame) -> pl.Series:
-    """Return the new resources that still live, but whose parent does not with the lineage that was seen."""
     named = created["parent_identifier"].drop_nulls().str.split("/").list.first().unique()
-    if all(seen.is_newest(table_spec(registry().of_type(name))) for name in named):
-        return created["identifier"].clear()
-    live = read_lineages(lake, created["parent_identifier"].drop_nulls().unique())
+    is_steady = all(seen.is_newest(table_spec(registry().of_type(name))) for name in named)
+    return created["identifier"].clear() if is_steady else live_orphans(lake, created)
+
+
+def live_orphans(lake: View, children: pl.DataFrame) -> pl.Series:
+    """Return those of some resources that still live, but whose parent does not with the lineage that they say.
+
+    Args:
+        lake: the newest state.
+        children: identifier, parent_identifier and ancestors of resources of one type, read before.
+    """
+    live = read_lineages(lake, children["parent_identifier"].drop_nulls().unique())
     line = live.select(
         pl.col("identifier").alias("parent_identifier"), pl.concat_list("ancestors", "identifier").alias("_line")
     )
-    children = created.select("identifier", "parent_identifier", "ancestors")
-    joined = children.join(line, on="parent_identifier", how="left")
+    joined = children.select("identifier", "parent_identifier", "ancestors").join(
+        line, on="parent_identifier", how="left"
+    )
     orphans = joined.filter(pl.col("_line").ne_missing(pl.col("ancestors")))["identifier"]
     if orphans.is_empty():
         return orphans
