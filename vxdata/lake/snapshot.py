@@ -83,10 +83,20 @@ class Snapshot:
         return column != "valid_to" and nulls is not None and bool((nulls == 0).fill_null(False).all())
 
     def files_that(self, may_hold: pl.Expr) -> pl.DataFrame:
-        """Return the live files for whose statistics an expression is true, or unknown."""
+        """Return what a plan asks of the live files for whose statistics an expression is true, or unknown."""
         if self.files.is_empty():
-            return self.files
-        return self.files.filter(self.statistics.select(may_hold.fill_null(True).alias("may_hold")).to_series())
+            return self._planned_files
+        kept = self.statistics.select(may_hold.fill_null(True).alias("may_hold")).to_series()
+        return self._planned_files.filter(kept)
+
+    @cached_property
+    def _planned_files(self) -> pl.DataFrame:
+        """What a plan asks of the live files: to filter the statistics of all columns takes longer than all the rest.
+
+        `is_open` says that no row of a file has an end of its own or is a tombstone (which closes something).
+        """
+        bounds = [_with_identifier(self.files[column]) for column in ("min", "max")]
+        return self.files.drop("null_count", "min", "max").with_columns(*bounds, _is_open(self.files).alias("is_open"))
 
     @cached_property
     def rows(self) -> pl.LazyFrame:
@@ -156,10 +166,10 @@ class Snapshot:
 
         Args:
             where: the filter.
-            files: the only files that may hold such rows; None for all.
+            files: the only files that may hold such rows, as `files_that` tells them; None for all.
         """
-        read = self.files if files is None else files
-        return scd2.current(self._filtered(where, files), self._closings(files), are_open=_are_open(read))
+        are_open = bool((self._planned_files if files is None else files)["is_open"].all())
+        return scd2.current(self._filtered(where, files), self._closings(files), are_open=are_open)
 
     def as_of(self, instant: datetime, where: pl.Expr | None = None, files: pl.DataFrame | None = None) -> pl.LazyFrame:
         """Return the versions seen at an instant that a filter keeps; the filter sees the physical `valid_to`."""
@@ -218,13 +228,20 @@ def _row_count(files: pl.DataFrame) -> tuple[int, int] | None:
     return None if rows is None or rows.null_count() else (int(rows.sum()), 0)
 
 
-def _are_open(files: pl.DataFrame) -> bool:
-    """Whether no row of some files has an end of its own or is a tombstone (which closes something), by null counts."""
+def _with_identifier(bounds: pl.Series) -> pl.Series:
+    """Return bounds of all columns as those of the identifier alone."""
+    if "identifier" not in bounds.struct.fields:
+        return bounds
+    return bounds.struct.field("identifier").to_frame().to_struct(bounds.name)
+
+
+def _is_open(files: pl.DataFrame) -> pl.Series:
+    """Return which files hold neither ends nor tombstones, by their null counts."""
     nulls, rows = files["null_count"].struct, files["num_records"]
     if not {"closes", "valid_to", "is_deleted"} <= set(nulls.fields):
-        return False
-    expected = {"closes": rows, "valid_to": rows, "is_deleted": 0}
-    return all((nulls.field(name) == count).fill_null(False).all() for name, count in expected.items())
+        return pl.repeat(False, files.height, eager=True)
+    has_no_end = (nulls.field("closes") == rows) & (nulls.field("valid_to") == rows)
+    return (has_no_end & (nulls.field("is_deleted") == 0)).fill_null(False)
 
 
 def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series:

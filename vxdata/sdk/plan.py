@@ -125,7 +125,7 @@ def files_read(select: Select, snapshot: Snapshot, at: datetime | None) -> pl.Da
         nodes.append(Compare("valid_from", "<=", at))
     if not select.all_versions and at is not None:
         nodes.append(Or((IsNull("valid_to"), Compare("valid_to", ">", at))))
-    return snapshot.files_that(may_hold(And(tuple(nodes)), known)) if nodes else snapshot.files
+    return snapshot.files_that(may_hold(And(tuple(nodes)), known) if nodes else pl.lit(True))
 
 
 def _scan(
