@@ -366,6 +366,11 @@ def test_a_known_fault_names_the_remedy_and_whether_to_try_again(
     assert fault.retryable is retryable
 
 
+def test_a_message_holds_no_colours() -> None:
+    fault = to_storage_error(OSError("S3 error \x1b[31m↳\x1b[0m GET"), uri="s3://bucket/lake", operation="read")
+    assert "S3 error ↳ GET" in str(fault)
+
+
 @pytest.mark.parametrize("number", ["403", "404", "412"])
 def test_a_number_inside_a_file_name_is_no_status(number: str) -> None:
     text = f"connection reset while reading volumes/datasource_id=a/1{number}f-{number * 20}.parquet"

@@ -43,6 +43,7 @@ _UNANSWERED = re.compile(
     r"(status code:|with status) (?!404)\d|already exists|PermissionDenied|Unauthenticated|necessary privileges"
 )
 _SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
 _MOST_CHARACTERS = 400
@@ -107,7 +108,7 @@ def _whole_text(error: BaseException | None) -> str:
 
 def to_storage_error(error: BaseException, *, uri: str, operation: str) -> StorageError:
     """Return the `StorageError` for an exception, with the remedy where one is known and no secret."""
-    text = f"{type(error).__name__}: {error}"
+    text = _COLOUR.sub("", f"{type(error).__name__}: {error}")
     remedy, retryable = next(
         ((remedy, again) for pattern, remedy, again in _REMEDIES if re.search(pattern, text)), (None, True)
     )
