@@ -366,9 +366,10 @@ def test_a_known_fault_names_the_remedy_and_whether_to_try_again(
     assert fault.retryable is retryable
 
 
-def test_a_message_holds_no_colours() -> None:
-    fault = to_storage_error(OSError("S3 error \x1b[31m↳\x1b[0m GET"), uri="s3://bucket/lake", operation="read")
-    assert "S3 error ↳ GET" in str(fault)
+def test_a_message_holds_neither_colours_nor_branches() -> None:
+    error = OSError("S3 error\n    \x1b[31m↳\x1b[0m Error performing GET\n      \x1b[31m↳\x1b[0m reset")
+    fault = to_storage_error(error, uri="s3://bucket/lake", operation="read")
+    assert "S3 error: Error performing GET: reset" in str(fault)
 
 
 @pytest.mark.parametrize("number", ["403", "404", "412"])

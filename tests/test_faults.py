@@ -104,6 +104,15 @@ def test_verify_takes_a_refusal_of_the_store_for_no_damage(range_: Range, path: 
     assert not outcome.error.retryable
 
 
+def test_verify_takes_no_refused_listing_for_damage(range_: Range) -> None:
+    listings = [n for n, request in enumerate(range_.course("verify").requests, 1) if request.kind == "LIST"]
+    assert len(listings) > 20  # of the lake's folders, and of each table's log
+    outcomes = [range_.run(Point("verify", 403, n)) for n in listings[:6]]
+    assert [(outcome.is_hit, type(outcome.error), outcome.wrong) for outcome in outcomes] == [
+        (True, StorageError, None)
+    ] * 6
+
+
 def test_without_the_look_for_its_own_commit_a_lost_answer_would_fail_a_create(
     range_: Range, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ _UNANSWERED = re.compile(
 )
 _SECRET = re.compile(r"(?i)(secret|token|password|signature|credential)[^\s,;<>=:]*\s*[=:>]\s*[^\s,;&<]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_BRANCH = re.compile(r"\s*↳\s*")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
 _MOST_CHARACTERS = 400
@@ -101,19 +102,24 @@ def refuse_unanswered(error: BaseException) -> None:
 def _whole_text(error: BaseException | None) -> str:
     texts = []
     while error is not None:
-        texts.append(f"{type(error).__name__}: {error}")
+        texts.append(_one_line(error))
         error = error.__cause__
     return "\n".join(texts)
 
 
+def _one_line(error: BaseException) -> str:
+    """Return an error's kind and message; deltalake's kernel draws its causes as coloured branches of a tree."""
+    return " ".join(_BRANCH.sub(": ", _COLOUR.sub("", f"{type(error).__name__}: {error}")).split())
+
+
 def to_storage_error(error: BaseException, *, uri: str, operation: str) -> StorageError:
     """Return the `StorageError` for an exception, with the remedy where one is known and no secret."""
-    text = _COLOUR.sub("", f"{type(error).__name__}: {error}")
+    text = _one_line(error)
     remedy, retryable = next(
         ((remedy, again) for pattern, remedy, again in _REMEDIES if re.search(pattern, text)), (None, True)
     )
     if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO:
         retryable = False
     most = _MOST_CHARACTERS if remedy is None else _MOST_CHARACTERS // 3  # the whole is in the exception's cause
-    short = _USER_INFO.sub("://***@", _SECRET.sub(r"\1=***", " ".join(text.split())))[:most]
+    short = _USER_INFO.sub("://***@", _SECRET.sub(r"\1=***", text))[:most]
     return StorageError(f"{remedy} ({short})" if remedy else short, uri=uri, operation=operation, retryable=retryable)
