@@ -27,6 +27,7 @@ Fault = Status | Literal["reset", "lost_answer", "cut_body", "hang", "withhold"]
 Kind = Literal["GET", "PUT", "LIST", "HEAD", "DELETE", "POST"]
 
 CONTROL = "/__proxy/"
+CONTROL_SECONDS = 60
 BUFFER_BYTES = 1 << 20
 ERROR_CODES: dict[Status, str] = {
     403: "AccessDenied",
@@ -127,7 +128,7 @@ class Proxy(Server):
         self._control("inject", {"fault": fault, "match": asdict(match)})
 
     def _control(self, command: str, argument: object) -> Any:
-        connection = http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=CONTROL_SECONDS)
         with contextlib.closing(connection):
             connection.request("POST", CONTROL + command, json.dumps(argument))
             answer = connection.getresponse()
