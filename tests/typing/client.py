@@ -13,7 +13,7 @@ from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas import Payload, Resource, ResourceResponse
 from vxdata.schemas.payload import PatientPayload, VolumePayload
 from vxdata.schemas.response import DatasourceResponse, ImagingStudyResponse, PatientResponse, VolumeResponse
-from vxdata.sdk import ALL, ANY, Client, F, has_ancestor
+from vxdata.sdk import ALL, ANY, Client, F, Predicate, has_ancestor
 from vxdata.sdk.namespace import Namespace
 from vxdata.sdk.query import Query, Selection
 
@@ -91,6 +91,10 @@ query.filter(F["type"].is_in({"a", "b"}), F.derived_from.contains_any(sub), has_
 query.filter(F.volume_type.contains("T"), F.volume_type.startswith("T"), F.volume_type.endswith("2"))
 query.filter(F.slice_thickness.between(2, 3), F.valid_from.after("2024-01-01"), F.valid_from.before(datetime.max))
 query.filter(F.volume_type.eq_missing(None), F.volume_type.ne_missing("T2"))
+either = (F.volume_type == "T2") | (F.volume_type == "ADC")
+either = either & (F.b_value > 0)
+either = ~either
+assert_type(either, Predicate)
 
 # -- what must be an error
 

@@ -6,6 +6,7 @@ and `has_ancestor` of a datasource, patient or study uses the lineage column, so
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, assert_never
 
 import polars as pl
@@ -30,6 +31,7 @@ from vxdata.expr.tree import (
     Predicate,
     Quantified,
     Text,
+    refuse_towers,
 )
 from vxdata.schemas.identifiers import check_identifier, type_of
 from vxdata.schemas.registry import registry
@@ -41,16 +43,21 @@ def bind(predicate: Predicate, spec: TableSpec) -> Node:
     """Return the predicate with its literals as the table's columns see them.
 
     Raises:
-        InvalidInputError: an unknown field, or a literal or operator that does not fit its column.
+        InvalidInputError: an unknown field, a literal or operator that does not fit its column, or too deep a tree.
     """
+    refuse_towers(predicate)
+    return _bound(predicate, spec)
+
+
+def _bound(predicate: Predicate, spec: TableSpec) -> Node:
     node: Node = predicate  # type: ignore[assignment]  # every predicate is one of the nodes
     match node:
         case And(parts):
-            return And(tuple(bind(part, spec) for part in parts))
+            return And(tuple(_bound(part, spec) for part in parts))
         case Or(parts):
-            return Or(tuple(bind(part, spec) for part in parts))
+            return Or(tuple(_bound(part, spec) for part in parts))
         case Not(part):
-            return Not(bind(part, spec))
+            return Not(_bound(part, spec))
         case HasAncestor(identifier, _):
             return _bind_ancestor(identifier, spec)
         case IsNull(column):
@@ -125,6 +132,7 @@ def _bind_text(spec: TableSpec, node: Text) -> Node:
         return Overlaps(node.column, _elements(spec, node.column, (node.text,)))
     if not isinstance(dtype, pl.String):
         raise InvalidInputError(f"F.{node.column}.{node.operator}: the field is {dtype}, and a text is needed.")
+    node = replace(node, text=to_literal(node.column, dtype, node.text))
     if node.operator == "startswith" and node.column in _TYPE_OF_COLUMN:
         return Text(node.column, "startswith", _with_type(node.column, node.text))
     return node

@@ -16,6 +16,7 @@ from typing import Any, cast
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.expr.tokens import RESERVED, Token, fault, tokens_of
 from vxdata.expr.tree import (
+    MOST_NESTED,
     And,
     Compare,
     ComparisonOperator,
@@ -32,9 +33,6 @@ from vxdata.expr.tree import (
 )
 
 Check = Callable[[Predicate], object]
-
-MOST_NESTED = 64
-"""How deep parentheses and `not` may nest."""
 
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 _NEGATABLE = ("in", "contains", "contains_any", "startswith", "endswith", "between")

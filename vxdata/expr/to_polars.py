@@ -1,8 +1,7 @@
 """The Polars target: a bound predicate as one expression, with three-valued logic."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne, or_
 from typing import Any, assert_never
 
@@ -46,9 +45,9 @@ def to_polars(
     """
     match node:
         case And(parts):
-            return reduce(and_, (to_polars(part, columns, answers) for part in parts))  # type: ignore[arg-type]
+            return combined(and_, [to_polars(part, columns, answers) for part in parts])  # type: ignore[arg-type]
         case Or(parts):
-            return reduce(or_, (to_polars(part, columns, answers) for part in parts))  # type: ignore[arg-type]
+            return combined(or_, [to_polars(part, columns, answers) for part in parts])  # type: ignore[arg-type]
         case Not(part):
             return ~to_polars(part, columns, answers)  # type: ignore[arg-type]
         case Compare(column, operator, value):
@@ -82,6 +81,14 @@ def to_polars(
             return (answers or {})[node]
         case _:
             assert_never(node)
+
+
+def combined(operator: Callable[[pl.Expr, pl.Expr], pl.Expr], parts: Sequence[pl.Expr]) -> pl.Expr:
+    """Join expressions by `&` or `|` as a tree that is not deeper than needed: a chain takes Polars quadratic time."""
+    while len(parts) > 1:
+        pairs = [operator(*pair) for pair in zip(parts[::2], parts[1::2], strict=False)]
+        parts = [*pairs, *parts[2 * len(pairs) :]]
+    return parts[0]
 
 
 def compare(operator: ComparisonOperator, left: pl.Expr, right: pl.Expr) -> pl.Expr:

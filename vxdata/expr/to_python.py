@@ -73,22 +73,25 @@ def select_to_python(select: Select, client: str = "client", most: int | None = 
     return ".".join(_steps(select, client, most))
 
 
-def to_script(select: Select, uri: str) -> str:
+_NAMES = {"F": r"\bF[.\[]", "has_ancestor": r"\bhas_ancestor\(", "ANY": r" ANY\(", "ALL": r" ALL\("}
+
+
+def to_script(select: Select, uri: str, snapshot: str | None = None) -> str:
     """Return a query as a Python script that runs: it leaves the answer in `frame`, and prints it.
 
     Args:
         select: the query.
         uri: the lake's address.
+        snapshot: the token of the snapshot that is asked; None for the newest state.
     """
     head, *steps = _steps(select, "client")
     lines = [f"frame = (\n    {head}", *steps, "collect()\n)\nprint(frame)"]
     body = "\n    .".join(lines)
-    names = [
-        name for name, mark in (("F", r"\bF[.\[]"), ("has_ancestor", r"\bhas_ancestor\(")) if re.search(mark, body)
-    ]
+    names = [name for name, mark in _NAMES.items() if re.search(mark, body)]
     decimal = "from decimal import Decimal\n\n" if re.search(r"\bDecimal\(", body) else ""
     imports = f"{decimal}from vxdata.sdk import {', '.join(['Client', *names])}"
-    return f"{imports}\n\nclient = Client({uri!r})\n{body}"
+    arguments = repr(uri) if snapshot is None else f"{uri!r}, snapshot={snapshot!r}"
+    return f"{imports}\n\nclient = Client({arguments})\n{body}"
 
 
 def _steps(select: Select, client: str, most: int | None = None) -> list[str]:

@@ -7,13 +7,12 @@ An answer of null means that nothing is known: the file is read.
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from operator import and_, or_
 from typing import Any, assert_never, cast
 
 import polars as pl
 
-from vxdata.expr.to_polars import one_type
+from vxdata.expr.to_polars import combined, one_type
 from vxdata.expr.tree import (
     And,
     Compare,
@@ -47,8 +46,8 @@ def may_hold(node: Node, columns: Mapping[str, pl.DataType], *, negated: bool = 
     match node:
         case And(parts) | Or(parts):
             both = isinstance(node, And) != negated
-            found = (may_hold(cast("Node", part), columns, negated=negated) for part in parts)
-            return reduce(and_ if both else or_, found)
+            found = [may_hold(cast("Node", part), columns, negated=negated) for part in parts]
+            return combined(and_ if both else or_, found)
         case Not(part):
             return may_hold(cast("Node", part), columns, negated=not negated)
         case IsNull(column) | EqMissing(column, None):

@@ -23,6 +23,7 @@ from vxdata.expr.tree import (
     OverlapsSelect,
     Quantified,
     Text,
+    is_range,
 )
 
 
@@ -33,7 +34,7 @@ def to_text(node: Node) -> str:
         InvalidInputError: the predicate holds a subquery, which has no text form.
     """
     match node:
-        case And((Compare(column, ">=", low), Compare(other, "<=", high))) if column == other:
+        case And((Compare(column, ">=", low), Compare(_, "<=", high))) if is_range(node):
             return f"{_field(column)} between {_literal(low)} and {_literal(high)}"
         case And(parts):
             return " and ".join(_operand(part, And, Or) for part in parts)

@@ -16,14 +16,14 @@ TokenKind = Literal["word", "field", "text", "number", "operator", "end"]
 PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 """A field's name that needs no backticks, if it is no reserved word."""
 
-RESERVED = frozenset({"and", "or", "not", "in", "is", "between", "has_ancestor", "null", "true", "false"})
+RESERVED = frozenset({"and", "or", "not", "in", "is", "between", "has_ancestor", "null", "true", "false", "inf"})
 """Words that stand for no field, unless in backticks; upper and lower case do not matter."""
 
 _PATTERN = re.compile(
     r"""(?P<blank>\s+)
     |(?P<field>`(?:[^`]|``)*`)
     |(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
-    |(?P<number>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf\b)(?!\w))
+    |(?P<number>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf\b)(?!\w|-\d))
     |(?P<word>[^\W\d]\w*)
     |(?P<operator>==|!=|<=|>=|<(?!>)|[>(),])""",
     re.VERBOSE,
@@ -38,6 +38,7 @@ _WRONG = (  # pattern of what people write, what to write
     (r"[~!]", "{found} negates nothing here; write not"),
     (r"[\[\]{}]", "a list stands in parentheses, as in ('a', 'b')"),
     (r"\.", "a field is its name alone, without F. before it and .method() behind"),
+    (r"\d{4}-\d\d?-\d\d?\b", "a date stands in quotes, as in '2024-01-31'"),
     (r"[+-]?[\d.]+\w*", "{found} is no number, and a text stands in quotes"),
     (r"(?s).", "{found} has no meaning here"),
 )

@@ -28,13 +28,13 @@ TextOperator = Literal["contains", "startswith", "endswith"]
 class Predicate:
     """Base of all nodes."""
 
-    def __and__(self, other: "Predicate") -> "And":
-        return And((self, require_predicate(other)))
+    def __and__(self, other: "Predicate") -> "Predicate":
+        return And((*_parts(self, And), require_predicate(other)))
 
-    def __or__(self, other: "Predicate") -> "Or":
-        return Or((self, require_predicate(other)))
+    def __or__(self, other: "Predicate") -> "Predicate":
+        return Or((*_parts(self, Or), require_predicate(other)))
 
-    def __invert__(self) -> "Not":
+    def __invert__(self) -> "Predicate":
         return Not(self)
 
     def __bool__(self) -> NoReturn:
@@ -42,6 +42,19 @@ class Predicate:
             "a predicate has no truth value in Python. Write & | ~ in place of and, or, not (each side in "
             "parentheses), .is_in([...]) in place of in, and .between(a, b) in place of a chained comparison."
         )
+
+
+def _parts(predicate: Predicate, kind: "type[And] | type[Or]") -> tuple[Predicate, ...]:
+    """Return the parts of what was built up by one operator, so that a loop builds no tower; a range stays one part."""
+    return predicate.parts if isinstance(predicate, kind) and not is_range(predicate) else (predicate,)
+
+
+def is_range(predicate: Predicate) -> bool:
+    """Whether a predicate is what `.between` builds."""
+    match predicate:
+        case And((Compare(column, ">=", _), Compare(other, "<=", _))):
+            return column == other
+    return False
 
 
 def require_predicate(value: Any) -> Predicate:
@@ -192,6 +205,35 @@ Node = (
 SubqueryNode = InSelect | OverlapsSelect | Quantified
 JoinedNode = SubqueryNode | IsIn
 """The nodes that a plan answers by a join: those with a subquery, and long lists."""
+
+
+MOST_NESTED = 64
+"""How deep `&`, `|` and `~`, or parentheses and `not`, may nest."""
+
+
+def refuse_towers(predicate: Predicate) -> None:
+    """Refuse a predicate that nests deeper than the plans that are made of it can.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    level, depth = [predicate], 0
+    while level := [part for node in level for part in _inner(node)]:
+        depth += 1
+        if depth > MOST_NESTED:
+            raise InvalidInputError(
+                f"a predicate nests more than {MOST_NESTED} &, | and ~ inside one another; join long chains by one "
+                "operator, or write .is_in([...])."
+            )
+
+
+def _inner(node: Predicate) -> tuple[Predicate, ...]:
+    match node:
+        case And(parts) | Or(parts):
+            return parts
+        case Not(part):
+            return (part,)
+    return ()
 
 
 def leaves(node: Node) -> "Iterator[Node]":

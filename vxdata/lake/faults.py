@@ -33,7 +33,7 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
         "a file of the lake is missing; run 'vxdata verify'",
         False,
     ),
-    (r"CommitFailedError|already exists|(?<![0-9A-Za-z])412(?![0-9A-Za-z])", "another commit was first", True),
+    (r"CommitFailedError|AlreadyExists|(?<![0-9A-Za-z])412(?![0-9A-Za-z])", "another commit was first", True),
 )
 _BROKEN = re.compile(
     r"error reading a body|(request or response|list response) body|IncompleteBody|error sending request"
@@ -47,6 +47,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BRANCH = re.compile(r"\s*↳\s*")
 _USER_INFO = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _PERMANENT_ERRNO = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG}
+_OF_PLANS = (pl.exceptions.SchemaError, pl.exceptions.DuplicateError, pl.exceptions.ColumnNotFoundError)
+"""What Polars says of columns: asked again it says the same."""
+
 _MOST_CHARACTERS = 400
 
 
@@ -118,7 +121,8 @@ def to_storage_error(error: BaseException, *, uri: str, operation: str) -> Stora
     remedy, retryable = next(
         ((remedy, again) for pattern, remedy, again in _REMEDIES if re.search(pattern, text)), (None, True)
     )
-    if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO:
+    is_permanent = isinstance(error, OSError) and error.errno in _PERMANENT_ERRNO
+    if is_permanent or isinstance(error, _OF_PLANS):
         retryable = False
     most = _MOST_CHARACTERS if remedy is None else _MOST_CHARACTERS // 3  # the whole is in the exception's cause
     short = _USER_INFO.sub("://***@", _SECRET.sub(r"\1=***", text))[:most]

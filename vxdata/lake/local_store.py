@@ -18,7 +18,8 @@ class LocalStore:
     """A folder. Writes are made durable (fsync) before they are named."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
+        absolute = root.expanduser().absolute()
+        self.root = absolute.resolve() if ".." in absolute.parts else absolute  # one lake has one address
         if self.root.is_file():
             raise InvalidInputError(f"{str(self.root)!r} is a file; a lake is a folder.")
         self.uri = str(self.root)

@@ -16,7 +16,7 @@ from operator import and_
 import polars as pl
 
 from vxdata.expr.select import Select
-from vxdata.expr.to_polars import compare, one_type, to_polars
+from vxdata.expr.to_polars import combined, compare, one_type, to_polars
 from vxdata.expr.to_skip import may_hold
 from vxdata.expr.tree import (
     And,
@@ -138,7 +138,7 @@ def _scan(
 
 def _all(nodes: Iterable[Node], select: Select) -> pl.Expr | None:
     expressions = [to_polars(node, select.spec.columns) for node in nodes]
-    return reduce(and_, expressions) if expressions else None
+    return combined(and_, expressions) if expressions else None
 
 
 def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
@@ -171,9 +171,10 @@ def _compared(node: JoinedNode, select: Select, view: View, at: datetime | None)
     (name,) = node.select.columns or ("",)
     values = plan_select(node.select, view, at).select(pl.col(name).alias("_value")).drop_nulls()
     mine, theirs = select.spec.visible[node.column], node.select.spec.visible[name]
-    if isinstance(node, OverlapsSelect) or mine == theirs:
-        return pl.col(node.column), values
-    return pl.col(node.column).cast(pl.Float64), values.with_columns(pl.col("_value").cast(pl.Float64))
+    key, floats = pl.col(node.column), values.with_columns(pl.col("_value").cast(pl.Float64))
+    if isinstance(mine, pl.List):
+        return (key, values) if mine.inner == theirs else (key.cast(pl.List(pl.Float64)), floats)
+    return (key, values) if mine == theirs else (key.cast(pl.Float64), floats)
 
 
 def _count(values: pl.LazyFrame, name: str) -> pl.LazyFrame:
@@ -188,8 +189,9 @@ def _answered(
         case Quantified():
             return _quantified(rows, node, key, values, mark)
         case InSelect() | IsIn():
-            found = values.unique().with_columns(pl.lit(True).alias(mark))
-            marked = rows.join(found, left_on=key, right_on="_value", how="left")
+            own = f"{mark}v"
+            found = values.unique().select(pl.col("_value").alias(own), pl.lit(True).alias(mark))
+            marked = rows.join(found, left_on=key, right_on=own, how="left").drop(own, strict=False)
         case OverlapsSelect():
             elements = rows.select(*_ROW_KEY, key.alias("_value")).explode("_value").drop_nulls("_value")
             found = elements.join(values, on="_value", how="semi").select(*_ROW_KEY, pl.lit(True).alias(mark))

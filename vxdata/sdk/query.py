@@ -73,7 +73,9 @@ class BaseQuery(HasSelect):
             descending: for all columns, or one for each.
         """
         self._refuse_after_limit("sort")
-        flags = [descending] * len(columns) if isinstance(descending, bool) else list(descending)
+        flags = [descending] * len(columns) if isinstance(descending, bool) else descending
+        if not isinstance(flags, (list, tuple)) or not all(isinstance(flag, bool) for flag in flags):
+            raise InvalidInputError(f"sort: descending={descending!r}: True, False, or a list of them is expected.")
         if not columns or len(flags) != len(columns):
             raise InvalidInputError(
                 f"sort: {len(columns)} columns, {len(flags)} values of descending; name one for each."
@@ -142,15 +144,15 @@ class BaseQuery(HasSelect):
         from vxdata.expr.to_python import to_script
 
         at = self._select.instant or self._session.instant
-        return to_script(replace(self._select, instant=at), self._select.lake)
+        return to_script(replace(self._select, instant=at), self._select.lake, self._session.snapshot_token)
 
     def funnel(self) -> pl.DataFrame:
         """Count what each filter leaves, in their order and in one pass.
 
         Returns:
-            One row for all rows and one for each filter: filter (as Python), resources, patients, studies (left after
-            it), removed (resources), removed_null (those of them whose filter was neither true nor false, because a
-            value is null).
+            One row for all rows and one for each filter: filter (as Python), resources (versions, in a query of
+            `.versions()`), patients, studies (left after it), removed (resources), removed_null (those of them whose
+            filter was neither true nor false, because a value is null).
         """
         from vxdata.sdk.funnel import plan_funnel, to_funnel
 

@@ -33,10 +33,15 @@ class Session:
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def snapshot_token(self) -> str | None:
+        """The token of the snapshot that this client sees; None for the newest state."""
+        return self.view.state.to_text() if isinstance(self.view, FixedView) else None
+
+    @property
     def fixed(self) -> str | None:
         """The past or the snapshot that this client sees, in words; None for the newest state."""
         past = "" if self.instant is None else f" as of {self.instant.isoformat()}"
-        snapshot = f" of the snapshot {self.view.state.to_text()}" if isinstance(self.view, FixedView) else ""
+        snapshot = "" if self.snapshot_token is None else f" of the snapshot {self.snapshot_token}"
         return f"{snapshot}{past}".strip() or None
 
     def stamp(self, operation: str, reason: str | None, batch_id: str | None = None) -> "Stamp":
