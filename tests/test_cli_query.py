@@ -20,6 +20,7 @@ from tests.support.cli import ROOT, VXDATA, environment, plain, run, run_here, r
 from tests.support.small_lake import ADC, ODD, T2, fill
 from vxdata.schemas.columns import to_arrow_type
 from vxdata.sdk import Client, F
+from vxdata.sdk.query import Query
 
 DOC = ROOT / "docs" / "query-text.md"
 
@@ -173,6 +174,22 @@ def test_a_failed_answer_leaves_the_old_file(tmp_path: Path, client: Client, mon
     assert "a file of the lake is missing" in done.stderr
     assert (tmp_path / "a.csv").read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "lake"}
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+def test_a_panic_while_reading_is_an_error_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    def panic(rows: pl.DataFrame) -> pl.DataFrame:
+        raise pl.exceptions.PanicException("an array is too short")
+
+    plan = Query.lazy
+    monkeypatch.setattr(Query, "lazy", lambda asked: plan(asked).map_batches(panic))
+    for target in (["-o", f"{tmp_path}/a.{form}"], ["--format", form]):
+        done = run_here("query", "volumes", *target)
+        assert done.returncode == 6
+        assert "read volumes of" in done.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])

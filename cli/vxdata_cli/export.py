@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -95,20 +95,33 @@ def write_stdout(asked: "BaseQuery", form: Format) -> None:
 
 
 def _write(asked: "BaseQuery", form: Format, stream: BinaryIO) -> None:
+    import polars as pl
+
     if form is Format.PARQUET:
         with _translated(asked):
             asked.lazy().sink_parquet(stream)
         return
     rows = as_text(asked.lazy(), form)
     if form is Format.CSV:
-        stream.write(rows.head(0).collect().write_csv().encode())
-    for batch in _batches(asked, rows):
-        stream.write(_encoded(batch, form))
+        stream.write(pl.DataFrame(schema=rows.collect_schema()).write_csv().encode())
+    _pass_on(asked, rows, lambda batch: stream.write(_encoded(batch, form)))
 
 
-def _batches(asked: "BaseQuery", rows: "pl.LazyFrame") -> "Iterator[pl.DataFrame]":
+def _pass_on(asked: "BaseQuery", rows: "pl.LazyFrame", write: "Callable[[pl.DataFrame], object]") -> None:
+    """Pass rows on as they come. Not by `collect_batches`, which just ends where Polars panics."""
+    failures: list[BaseException] = []
+
+    def take(batch: "pl.DataFrame") -> bool:
+        try:
+            write(batch)
+        except BaseException as error:  # noqa: BLE001  # raised below, where it is no failure to read
+            failures.append(error)
+        return bool(failures)
+
     with _translated(asked):
-        yield from rows.collect_batches()
+        rows.sink_batches(take)
+    for failure in failures:
+        raise failure
 
 
 def _translated(asked: "BaseQuery") -> AbstractContextManager[None]:
