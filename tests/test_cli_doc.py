@@ -92,5 +92,5 @@ def test_a_document_has_just_the_documented_keys(names: dict[str, str], command:
 
 
 def test_the_page_has_each_exit_code() -> None:
-    codes = {0, main.FAILED, main.INTERRUPTED, A_PERSON_IS_NEEDED, NOTHING_TO_DO, TRY_AGAIN}
+    codes = {0, main.FAILED, main.INTERRUPTED, main.PIPE_CLOSED, A_PERSON_IS_NEEDED, NOTHING_TO_DO, TRY_AGAIN}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.M)} == codes | {c for _, c in main.EXIT_CODES}

@@ -68,7 +68,8 @@ def test_each_command_has_help_with_examples(command: tuple[str, ...]) -> None:
 
 def test_the_help_names_each_exit_code() -> None:
     shown = " ".join(run("--help").stdout.split())
-    for code in {0, main.FAILED, main.INTERRUPTED, A_PERSON_IS_NEEDED, *(code for _, code in main.EXIT_CODES)}:
+    codes = {0, main.FAILED, main.INTERRUPTED, main.PIPE_CLOSED, A_PERSON_IS_NEEDED}
+    for code in codes | {code for _, code in main.EXIT_CODES}:
         assert f" {code} " in shown
 
 
@@ -219,7 +220,7 @@ def test_a_closed_pipe_is_silent(tmp_path: Path, index: Path, args: list[str]) -
     os.close(reader)
     done = subprocess.run([*VXDATA, *args, *options], env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (main.PIPE_CLOSED, b"")
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +242,29 @@ def test_an_answer_that_nobody_reads_to_its_end_is_silent_and_one_in_a_pipe_has_
     os.close(reader)
     done = subprocess.run([*VXDATA, *args], env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (main.PIPE_CLOSED, b"")
     shown = run_here(*args).stdout
     assert "datasource" in shown or "identifier" in shown
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(("command", "code"), [("get datasource/d", 0), ("get datasource/e", 3), ("nonsense", 2)])
+def test_closed_streams_are_no_reason_to_fail(small_lake: str, closed: str, command: str, code: int) -> None:
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh", *VXDATA)
+    done = run(*command.split(), *(["--uri", small_lake] * command.startswith("get")), command=shell)
+    assert done.returncode == code
+    assert "bug" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_that_nobody_reads_keeps_its_code(small_lake: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    args = [*VXDATA, "--debug", "get", "datasource/e", "--uri", small_lake]
+    done = subprocess.run(args, env=environment(), stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (3, b"")
 
 
 def test_a_terminal_without_unicode_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: Path) -> None:

@@ -21,6 +21,7 @@ from tests.support.small_lake import ADC, ODD, T2, fill
 from vxdata.schemas.columns import to_arrow_type
 from vxdata.sdk import Client, F
 from vxdata.sdk.query import Query
+from vxdata_cli.main import PIPE_CLOSED
 
 DOC = ROOT / "docs" / "query-text.md"
 
@@ -316,7 +317,7 @@ def test_a_closed_pipe_is_silent(form: str) -> None:
     args = [*VXDATA, "query", "volumes", "--format", form]
     done = subprocess.run(args, env=environment(), stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (PIPE_CLOSED, b"")
 
 
 def test_it_works_on_each_store(lake_uri: str) -> None:

@@ -3,12 +3,11 @@
 Heavy modules (Polars, the SDK) are imported inside the commands, so that `vxdata --help` is quick.
 """
 
-import errno
 import gc
 import logging
 import os
 import sys
-from io import TextIOWrapper
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -34,6 +33,7 @@ from vxdata_cli.maintain import COMPACT_EXAMPLES, ERASE_EXAMPLES, MAINTAIN_EXAMP
 from vxdata_cli.options import Debug, Profile
 from vxdata_cli.out import WarningsToOut, out
 from vxdata_cli.query import FUNNEL_EXAMPLES, QUERY_EXAMPLES, funnel, query
+from vxdata_cli.streams import ready_streams
 from vxdata_cli.upkeep import VACUUM_EXAMPLES, VERIFY_EXAMPLES, snapshots_app, vacuum, verify
 
 EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
@@ -44,7 +44,7 @@ EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
     (CommitUnknownError, 5),
     (StorageError, 6),
 )
-FAILED = 1
+FAILED, PIPE_CLOSED = 1, 141
 
 app = typer.Typer(
     name="vxdata",
@@ -64,7 +64,7 @@ app = typer.Typer(
 
 Exit codes: 0 done, 1 a bug, 2 wrong input, 3 not found, 4 conflict,
 5 outcome of a commit unknown, 6 storage, 7 nothing to do, 8 a person is needed,
-9 try again, 130 Ctrl-C.""",
+9 try again, 130 Ctrl-C, 141 the reader closed the pipe.""",
 )
 _PANELS = {
     "Load and change": ((create, CREATE_EXAMPLES), (update, UPDATE_EXAMPLES), (delete, DELETE_EXAMPLES)),
@@ -114,9 +114,9 @@ def root(
 
 def main() -> None:
     """Run the command line, and turn whatever ends it into one sentence and an exit code."""
+    ready_streams()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for them reads all installed packages
     gc.set_threshold(500_000, 20, 20)  # imports make many objects and no garbage: a fifth of the start-up time
-    _accept_any_text()
     _leave_out_other_commands()
     end_at_second_interrupt()
     logging.getLogger("vxdata").addHandler(WarningsToOut())
@@ -137,6 +137,8 @@ def _run() -> int:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             out.note("Interrupted. What was committed stays; the same command goes on from there.")
+        if isinstance(end.__context__, BrokenPipeError):  # typer ends with 1, which is a bug's code
+            return PIPE_CLOSED
         return end.code if isinstance(end.code, int) else FAILED if end.code else 0
     except Exception as error:  # noqa: BLE001  # the last line of defence; --debug shows the traceback
         return report(error)
@@ -148,13 +150,15 @@ def _end_at_once(code: int) -> NoReturn:
 
     Nothing waits for it: files are closed and synced where they are written, temporary folders are removed by then.
     """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError as error:  # a full disk is told; a reader who is gone has seen enough
-            code = code or FAILED
-            if stream is sys.stdout and error.errno != errno.EPIPE:
-                out.error(f"the output cannot be written: {error.strerror or error}.")
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader who is gone has seen enough
+        code = code or PIPE_CLOSED
+    except OSError as error:
+        out.error(f"the output cannot be written: {error.strerror or error}.")
+        code = code or dict(EXIT_CODES)[StorageError]
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -172,10 +176,3 @@ def report(error: Exception) -> int:
     remedy = "Please report it." if out.debug else "Run the same command with --debug and report what it shows."
     out.error(f"this is a bug in VxData: {type(error).__name__}: {error}. {remedy}")
     return FAILED
-
-
-def _accept_any_text() -> None:
-    """Let a terminal without Unicode show '?' where it lacks a character, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")

@@ -10,7 +10,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -42,15 +42,15 @@ class Out:
 
     @cached_property
     def _stdout(self) -> "Console":
-        from rich.console import Console
+        from vxdata_cli.console import SafeConsole
 
-        return Console(highlight=False, markup=False, emoji=False)
+        return SafeConsole(highlight=False, markup=False, emoji=False)
 
     @cached_property
     def _stderr(self) -> "Console":
-        from rich.console import Console
+        from vxdata_cli.console import SafeConsole
 
-        return Console(stderr=True, highlight=False, markup=False, emoji=False)
+        return SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
     def result(self, document: Any, *shown: "RenderableType") -> None:
         """Give a command's result: the document as JSON, or what people see of it."""
@@ -103,7 +103,8 @@ class Out:
 
     def traceback(self, error: BaseException) -> None:
         """Show where an error came from; plain, without the values of variables."""
-        self._stderr.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
+        with suppress(BrokenPipeError):
+            self._stderr.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
 
     def confirm(self, question: str) -> None:
         """Ask people, on stderr, whether to go on; if not, the command ends here.
@@ -129,7 +130,8 @@ class Out:
         from rich.text import Text
 
         line = Text.assemble((f"{word}:", style), " ", text)
-        self._stderr.print(line, soft_wrap=not self._stderr.is_terminal)
+        with suppress(BrokenPipeError):  # what nobody reads is no reason to stop
+            self._stderr.print(line, soft_wrap=not self._stderr.is_terminal)
 
     @contextmanager
     def steps(self) -> Iterator[Begin]:
