@@ -95,7 +95,7 @@ def find_settings(*, profile: str | None = None) -> Settings:
         profile: the profile that the caller names.
 
     Raises:
-        InvalidInputError: a file is no TOML, or has an unknown key or a secret.
+        InvalidInputError: a file is no TOML, or has an unknown key or a secret; a variable is empty.
         NotFoundError: no file has the profile.
     """
     files = tuple(_files())
@@ -115,7 +115,7 @@ def find_settings(*, profile: str | None = None) -> Settings:
 def _choose_profile(asked: str | None, files: tuple[SettingsFile, ...]) -> Setting:
     if asked is not None:
         return Setting(asked, "argument --profile")
-    if named := os.environ.get("VXDATA_PROFILE"):
+    if named := _environment("profile"):
         return Setting(named, "environment VXDATA_PROFILE")
     return next((Setting(f.profile, f.name) for f in files if f.profile is not None), Setting(None, "default"))
 
@@ -129,7 +129,10 @@ def _variable(key: str) -> str:
 
 
 def _environment(key: str) -> str | None:
-    return os.environ.get(_variable(key))
+    value = os.environ.get(_variable(key))
+    if value is not None and not value.strip():
+        raise InvalidInputError(f"{_variable(key)} = {value!r}: a text that is not empty is expected; else unset it.")
+    return value
 
 
 # ---- files
