@@ -1,6 +1,7 @@
 """`vxdata ingest FILE...`: files that somebody handed over, checked as a whole and loaded."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,36 @@ FILES_EXAMPLES = """Examples:
   $ vxdata ingest files rejects.ndjson"""
 
 
+def read_delimiter(text: str | None) -> str | None:
+    r"""Return the character that parts cells; a tab may be written ``tab`` or ``\t``.
+
+    Raises:
+        typer.BadParameter: it is no single ASCII character, or one with another meaning.
+    """
+    if text is None:
+        return None
+    mark = "\t" if text.lower() in ("tab", r"\t") else text
+    if len(mark) != 1 or not mark.isascii() or mark in '"\r\n\0':
+        raise typer.BadParameter(f"{text!r}: one ASCII character that is no quote is expected, such as ; or | or tab.")
+    return mark
+
+
+def _refuse_empty_encoding(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter(f"{name!r}: the name of an encoding is expected, such as cp1252.")
+    return name
+
+
+def _refuse_commands(context: typer.Context, files: list[str]) -> list[str]:
+    """Refuse the name of a source that stands behind options, where it is taken for a file."""
+    for name in files:
+        if name in getattr(context.parent and context.parent.command, "commands", ()) and not Path(name).exists():
+            raise typer.BadParameter(
+                f"there is no file {name!r}; 'vxdata ingest {name}' is a command, and its options come behind it."
+            )
+    return files
+
+
 class OnInvalid(StrEnum):
     """What becomes of the other rows if one is invalid."""
 
@@ -42,7 +73,11 @@ class Missing(StrEnum):
 def ingest_files(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="CSV, NDJSON (.ndjson, .jsonl) or Parquet; folders and s3:// too."),
+        typer.Argument(
+            metavar="FILE...",
+            callback=_refuse_commands,
+            help="CSV, NDJSON (.ndjson, .jsonl) or Parquet; folders and s3:// too.",
+        ),
     ],
     type_name: Annotated[
         str | None,
@@ -74,10 +109,22 @@ def ingest_files(
     batch_id: BatchId = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     delimiter: Annotated[
-        str | None, typer.Option("--delimiter", metavar="CHARACTER", help="CSV: what parts the cells, if not , ; tab |")
+        str | None,
+        typer.Option(
+            "--delimiter",
+            metavar="CHARACTER",
+            callback=read_delimiter,
+            help="CSV: what parts the cells, if not , ; tab | ('tab' is a tab).",
+        ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option("--encoding", metavar="NAME", help="CSV: such as cp1252 (default: UTF-8).")
+        str | None,
+        typer.Option(
+            "--encoding",
+            metavar="NAME",
+            callback=_refuse_empty_encoding,
+            help="CSV: such as cp1252 (default: UTF-8).",
+        ),
     ] = None,
     decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="CSV: numbers are written 3,5.")] = False,
     date_format: Annotated[

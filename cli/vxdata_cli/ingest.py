@@ -25,6 +25,16 @@ class FilesOrSource(TyperGroup):
             args = ["files", *args]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer the options of the default command too."""
+        offered = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            return offered
+        files = self.commands["files"]
+        inner = files.make_context("files", [], parent=ctx, resilient_parsing=True)
+        known = {item.value for item in offered}
+        return [*offered, *(item for item in files.shell_complete(inner, incomplete) if item.value not in known)]
+
 
 def _means_files(word: str) -> bool:
     """Whether a word is an option, an address, or the name of something; else it is a mistyped source."""
