@@ -32,6 +32,11 @@ def namespace_of(client: "Client", word: str) -> "Namespace[Any]":
     return client.namespace(payload_of(word))
 
 
+def namespace_name(word: str) -> str:
+    """Return the name of the namespace that a word names."""
+    return payload_of(word).namespace
+
+
 def filtered(query: "Query[Any]", where: list[str] | None) -> "Query[Any]":
     """Return a query with conditions that were given as text.
 

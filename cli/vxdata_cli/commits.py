@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vxdata_cli.complete import complete_identifiers, complete_types
 from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
 
@@ -33,7 +34,13 @@ REVERT_EXAMPLES = """Examples:
 def log(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show the newest N commits.")] = 20,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", metavar="NAME", help="Only those of one type, such as volumes.")
+        str | None,
+        typer.Option(
+            "--namespace",
+            metavar="NAME",
+            autocompletion=complete_types,
+            help="Only those of one type, such as volumes.",
+        ),
     ] = None,
     uri: Uri = None,
     profile: Profile = None,
@@ -46,14 +53,18 @@ def log(
     An operation over several types has one id, and a line for each type.
     """
     from vxdata.sdk import Client
+    from vxdata_cli.ask import namespace_name
     from vxdata_cli.tables import commit_lines
 
-    commits = Client(uri).commits.list(namespace, limit=limit)
+    only = None if namespace is None else namespace_name(namespace)
+    commits = Client(uri).commits.list(only, limit=limit)
     out.text({"commits": _records(commits)}, commit_lines(commits))
 
 
 def restore(
-    identifier: Annotated[str, typer.Argument(metavar="IDENTIFIER", help="The deleted resource.")],
+    identifier: Annotated[
+        str, typer.Argument(metavar="IDENTIFIER", autocompletion=complete_identifiers, help="The deleted resource.")
+    ],
     uri: Uri = None,
     profile: Profile = None,
     reason: Reason = None,
@@ -104,7 +115,7 @@ def revert(
             begin("look at what it did")
             planned = client.commits.revert(commit_id, dry_run=True)
         if planned.refused.is_empty():
-            out.show(_counts(f"To revert {commit_id} in {client.uri}", planned))
+            out.ask(_counts(f"To revert {commit_id} in {client.uri}", planned))
             out.confirm("Revert it?")
     with out.steps() as begin:
         begin(f"revert {commit_id}")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vxdata_cli.complete import complete_identifiers
 from vxdata_cli.options import AsOf, Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
@@ -28,12 +29,22 @@ TREE_EXAMPLES = """Examples:
   $ vxdata tree datasource/bamberg --depth 2 --limit 5"""
 
 Identifier = Annotated[
-    str, typer.Argument(metavar="IDENTIFIER", help="A resource, <type>/<segment>..., such as patient/BB00017.")
+    str,
+    typer.Argument(
+        metavar="IDENTIFIER",
+        autocompletion=complete_identifiers,
+        help="A resource, <type>/<segment>..., such as patient/BB00017.",
+    ),
 ]
 
 
 def get(
-    identifiers: Annotated[list[str], typer.Argument(metavar="IDENTIFIER", help="Resources, such as patient/BB00017.")],
+    identifiers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IDENTIFIER", autocompletion=complete_identifiers, help="Resources, such as patient/BB00017."
+        ),
+    ],
     as_of: AsOf = None,
     uri: Uri = None,
     profile: Profile = None,

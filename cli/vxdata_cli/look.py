@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vxdata_cli.complete import complete_types
 from vxdata_cli.options import Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
 
@@ -28,7 +29,10 @@ INFO_EXAMPLES = """Examples:
 
 def schema(
     type_name: Annotated[
-        str | None, typer.Argument(metavar="TYPE", help="A type, such as volumes (default: list the types).")
+        str | None,
+        typer.Argument(
+            metavar="TYPE", autocompletion=complete_types, help="A type, such as volumes (default: list the types)."
+        ),
     ] = None,
     uri: Uri = None,
     profile: Profile = None,

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vxdata_cli.complete import complete_identifiers, complete_types
 from vxdata_cli.jobs import exit_code_of, job_log
 from vxdata_cli.options import Debug, Json, NoProgress, Profile, Quiet, Reason, Uri
 from vxdata_cli.out import out
@@ -34,11 +35,21 @@ Exit codes: 0 done, 8 a person is needed: something still tells of it."""
 def compact(
     types: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAMESPACE]...", help="The tables (default: all).", show_default=False),
+        typer.Argument(
+            metavar="[NAMESPACE]...",
+            autocompletion=complete_types,
+            help="The tables (default: all).",
+            show_default=False,
+        ),
     ] = None,
     datasource: Annotated[
         list[str] | None,
-        typer.Option("--datasource", metavar="IDENTIFIER", help="Only what is of this datasource; repeatable."),
+        typer.Option(
+            "--datasource",
+            metavar="IDENTIFIER",
+            autocompletion=complete_identifiers,
+            help="Only what is of this datasource; repeatable.",
+        ),
     ] = None,
     reason: Reason = None,
     uri: Uri = None,
@@ -54,9 +65,10 @@ def compact(
     the log of what is older than 30 days. A second run finds nothing to do.
     """
     from vxdata.sdk import Client
+    from vxdata_cli.ask import namespace_name
     from vxdata_cli.upkeep_tables import compaction_document, compaction_table
 
-    client = Client(uri)
+    client, names = Client(uri), [namespace_name(word) for word in types or ()]
     with out.steps() as begin:
         begin("look for what wants folding")
 
@@ -65,7 +77,7 @@ def compact(
                 f"{round_.namespace}, {round_.datasource_id}: {round_.files_before} files became {round_.files_after}"
             )
 
-        report = client.compact(*(types or ()), datasources=datasource, reason=reason, progress=folded)
+        report = client.compact(*names, datasources=datasource, reason=reason, progress=folded)
     out.result(compaction_document(report), *compaction_table(report))
 
 
@@ -82,7 +94,7 @@ def maintain(
 
     What is due is said by the section [maintain] of vxdata.toml; `vxdata config
     show` tells which file that is. Safe to run twice at once. On stderr each
-    step is a line of JSON; the report goes to stdout.
+    step is a line of JSON, with -q only a failure; the report goes to stdout.
     """
     from vxdata.sdk import Client
     from vxdata.sdk.settings import find_settings
@@ -98,7 +110,15 @@ def maintain(
 
 
 def erase(
-    identifier: Annotated[str, typer.Argument(metavar="IDENTIFIER", help="What is to be erased.", show_default=False)],
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            metavar="IDENTIFIER",
+            autocompletion=complete_identifiers,
+            help="What is to be erased.",
+            show_default=False,
+        ),
+    ],
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept, so it must not name the resource.")
     ],
@@ -124,7 +144,8 @@ def erase(
     if dry_run:
         out.result(erasure_document(plan), *erasure_plan(plan))
         return
-    out.ask(*erasure_plan(plan))
+    if not (yes and quiet):
+        out.ask(*erasure_plan(plan))
     if not yes:
         out.confirm(f"Erase {identifier} and all this for good?")
     with out.steps() as begin:

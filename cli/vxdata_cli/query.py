@@ -8,6 +8,7 @@ import typer
 
 from vxdata.errors import InvalidInputError
 from vxdata_cli.ask import WHERE_HELP, arranged, filtered, namespace_of, only_one
+from vxdata_cli.complete import complete_types
 from vxdata_cli.export import Format, as_text, format_of, write_file, write_stdout
 from vxdata_cli.options import AsOf, Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
@@ -34,7 +35,12 @@ FUNNEL_EXAMPLES = """Examples:
 FIRST_ROWS = 20
 
 NamespaceArgument = Annotated[
-    str, typer.Argument(metavar="NAMESPACE", help="What to ask for, such as volumes; 'vxdata schema' lists them.")
+    str,
+    typer.Argument(
+        metavar="NAMESPACE",
+        autocompletion=complete_types,
+        help="What to ask for, such as volumes; 'vxdata schema' lists them.",
+    ),
 ]
 Where = Annotated[list[str] | None, typer.Option("--where", "-w", metavar="TEXT", help=WHERE_HELP)]
 
