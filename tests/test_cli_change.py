@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,13 @@ def test_a_lake_in_a_bucket_is_changed_the_same_way(lake_uri: str) -> None:
     assert run_here("delete", "datasource/d", *options).returncode == 0
     with pytest.raises(NotFoundError):
         Client(lake_uri).datasources.retrieve("datasource/d")
+
+
+@pytest.mark.parametrize("options", [["--json"], ["-q"], []])
+def test_a_revert_shows_what_it_would_do_before_it_asks(client: Client, options: list[str]) -> None:
+    commit_id = client.resources.delete("volume/1").commit_id
+    code, written = answer("n", "revert", commit_id, *options)
+    assert code == 1
+    assert f"To revert {commit_id}" in written.replace("\n", "").partition("Revert it?")[0]
+    assert re.search(r"volumes +1 +0 +0", written)
+    assert client.volumes.query().count() == 1

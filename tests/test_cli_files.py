@@ -233,3 +233,63 @@ def test_a_folder_without_a_dot_in_its_name_is_no_typing_error(folder: Path) -> 
     (folder / "delivery" / "a.csv").write_text(GOOD)
     assert run_here("ingest", "delivery").returncode == 0
     assert run_here("ingest", "deliveri").returncode == 2
+
+
+@pytest.mark.parametrize("mark", ["tab", "TAB", r"\t", "\t"])
+def test_a_tab_is_named_or_written(folder: Path, mark: str) -> None:
+    (folder / "a.csv").write_text("identifier\tparent_identifier\npatient/1\tdatasource/d\n")
+    Client("lake").datasources.create(Resource(identifier="datasource/d"))
+    done = run_here("ingest", "a.csv", "--delimiter", mark, "--dry-run", "--json")
+    assert (done.returncode, json.loads(done.stdout)["namespaces"]["patients"]["created"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [("--delimiter", mark, "one ASCII character") for mark in ("ab", "ß", "", '"', "\n")]
+    + [("--encoding", name, "the name of an encoding") for name in ("", " ")],
+)
+def test_what_cannot_part_cells_or_name_an_encoding_is_refused(
+    folder: Path, option: str, value: str, expected: str
+) -> None:
+    done = run_here("ingest", "good.csv", option, value)
+    said = " ".join(done.stderr.replace("│", "").split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for '{option}': {value!r}: {expected}" in said
+
+
+def test_a_source_behind_options_is_told_from_a_file(folder: Path) -> None:
+    done = run_here("ingest", "--uri", "lake", "idc")
+    said = " ".join(done.stderr.replace("│", "").split())
+    assert done.returncode == 2
+    assert "no file 'idc'; 'vxdata ingest idc' is a command, and its options come behind it" in said
+
+
+@pytest.mark.parametrize("command", ["query", "funnel", "schema", "compact", "log --namespace", "ingest --type"])
+def test_types_are_completed_wherever_one_is_asked_for(complete: Callable[..., list[str]], command: str) -> None:
+    assert complete(*command.split(), "pat") == ["patients", "pathology_specimens", "pathology_assessments"]
+
+
+@pytest.mark.parametrize("command", ["get", "get patient/1", "history", "tree", "restore", "erase"])
+def test_identifiers_are_completed_wherever_one_is_asked_for(complete: Callable[..., list[str]], command: str) -> None:
+    assert complete(*command.split(), "volu") == ["volume/"]
+
+
+def test_options_are_completed_before_the_first_file(complete: Callable[..., list[str]]) -> None:
+    assert complete("ingest", "--del") == ["--delimiter"]
+    assert complete("ingest", "--help") == ["--help"]
+
+
+def test_names_of_files_cannot_command_the_terminal(folder: Path) -> None:
+    name = "\x1b[31ma.csv"
+    (folder / name).write_text(GOOD)
+    run_here("ingest", "good.csv")
+    loaded = run_here("ingest", name, "--dry-run")
+    assert loaded.returncode == 0
+    assert r"\x1b[31ma.csv in " in loaded.stdout
+    (folder / name).write_text("identifier\nnonsense\n")
+    refused = run_here("ingest", name)
+    assert refused.returncode == 2
+    (folder / name).write_text("identifier,identifier\n")
+    whole = run_here("ingest", name)
+    assert r"\x1b[31ma.csv" in whole.stderr
+    assert "\x1b" not in loaded.stdout + refused.stdout + refused.stderr + whole.stderr

@@ -210,6 +210,33 @@ def test_a_warning_of_the_library_is_a_note(tmp_path: Path) -> None:
     assert done.stderr == "Note: 3 values of PatientAge could not be parsed; they are null in patient_age\n"
 
 
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("name", ["VXDATA_URI", "VXDATA_AUTHOR", "VXDATA_PROFILE"])
+def test_an_empty_variable_is_refused_and_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    done = run_here("info")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {name} = {value!r}: a text that is not empty is expected")
+
+
+@pytest.mark.parametrize("command", ["log --json --namespace", "compact --json"])
+def test_a_type_is_named_by_either_word(tmp_path: Path, command: str) -> None:
+    Client(tmp_path / "lake").datasources.create(Resource(identifier="datasource/d"))
+    done = [run_here(*command.split(), word, "--uri", tmp_path / "lake") for word in ("datasource", "datasources")]
+    assert [d.returncode for d in done] == [0, 0]
+    assert json.loads(done[0].stdout).keys() == json.loads(done[1].stdout).keys()
+    wrong = run_here(*command.split(), "datasuorce", "--uri", tmp_path / "lake")
+    assert (wrong.returncode, "'datasources'" in wrong.stderr) == (2, True)
+
+
+def test_a_quiet_maintenance_says_only_what_failed(tmp_path: Path) -> None:
+    Client(tmp_path / "lake").datasources.create(Resource(identifier="datasource/d"))
+    done = run_here("maintain", "-q", "--uri", tmp_path / "lake")
+    assert (done.stdout, done.stderr) == ("", "")
+    failed = run_here("maintain", "-q", "--uri", tmp_path / "nowhere")
+    assert json.loads(failed.stderr.splitlines()[0])["event"] == "failed"
+
+
 # ---- pipes and terminals
 
 

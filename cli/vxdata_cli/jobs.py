@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDataError
-from vxdata_cli.out import to_plain
+from vxdata_cli.out import out, to_plain
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ Event = Callable[[str, Mapping[str, Any]], None]
 @contextmanager
 def job_log() -> Iterator[Event]:
     """Give a function that writes a line for each event; an error is a line too, and becomes an exit code."""
-    _write("begin", {})
+    _tell("begin", {})
     try:
-        yield _write
+        yield _tell
     except (ConflictError, CommitUnknownError, StorageError) as error:
         again = not isinstance(error, StorageError) or error.retryable
         _write("failed", {"error": type(error).__name__, "message": str(error), "try_again": again})
@@ -34,7 +34,12 @@ def job_log() -> Iterator[Event]:
     except VxDataError as error:
         _write("failed", {"error": type(error).__name__, "message": str(error), "try_again": False})
         raise
-    _write("end", {})
+    _tell("end", {})
+
+
+def _tell(event: str, details: Mapping[str, Any]) -> None:
+    if not out.quiet:
+        _write(event, details)
 
 
 def _write(event: str, details: Mapping[str, Any]) -> None:

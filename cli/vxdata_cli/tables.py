@@ -83,7 +83,7 @@ def fault_table(title: str, rejected: "pl.DataFrame", most: int) -> Table:
         table.add_column(name, justify="right" if name == "row" else "left", max_width=40, overflow="fold")
     table.add_column("reason")
     for file, row, field, value, reason in rejected.head(most).iter_rows():
-        table.add_row(file, f"{row}", field or "", _one_line(value), reason)
+        table.add_row(escaped(file), f"{row}", escaped(field or ""), _one_line(value), reason)
     return table
 
 
