@@ -166,7 +166,7 @@ def test_compact_shows_what_it_did(lake: Path) -> None:
     assert "patients" in text
     assert "Checkpoints: 1. Log entries trimmed: 0." in text
     assert "Nothing to do" in run_here("compact", "patients", "--uri", lake).stdout
-    wrong = run_here("compact", "patient", "--uri", lake)
+    wrong = run_here("compact", "patiens", "--uri", lake)
     assert (wrong.returncode, "Did you mean 'patients'" in wrong.stderr) == (2, True)
 
 
