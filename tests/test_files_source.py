@@ -25,6 +25,7 @@ from vxdata.sources import csv as csv_source
 from vxdata.sources import files as sources
 from vxdata.sources import ndjson
 from vxdata.sources.cells import TextRules, is_unread, parse_cells
+from vxdata.sources.quotes import OpenQuoteError, QuoteWatch, quote_fault, records
 
 HEADER = ("identifier", "parent_identifier", "birthyear", "sex")
 
@@ -131,7 +132,7 @@ def test_words_for_null_are_named(client: Client, tmp_path: Path) -> None:
 
 def ndjson_rows(count: int) -> list[dict[str, Any]]:
     chance = random.Random(5)
-    texts = [*NASTY, "\u0000", None]
+    texts = [*NASTY, None]
     return [
         {
             "identifier": f"volume/p {n % 7}/=s/{n}",
@@ -708,3 +709,144 @@ def test_objects_of_a_bucket_are_read(
     assert client.patients.query().filter(F.datasource_id == "d").count() == 1
     with pytest.raises(NotFoundError, match="nothing to read at s3://"):
         ingest_files(client, [f"s3://{bucket}/nothing/"])
+
+
+# ---- quotes, bytes and numbers that no reader may take in silence
+
+HEAD = ",".join(HEADER) + "\n"
+
+
+def reasons(report: Any) -> list[str]:
+    return list(report.rejected["reason"])
+
+
+def write_text(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def refusal(client: Client, path: Path, **options: Any) -> str:
+    """Return why a file is refused as a whole, though invalid rows are skipped."""
+    with pytest.raises(InvalidInputError) as raised:
+        ingest_files(client, [path], on_invalid="skip", **options)
+    assert held(client, "identifier") == []
+    return str(raised.value)
+
+
+SWALLOWING = {
+    "after a stray quote": ('5" x', '"F', "x", "y"),
+    "two open ones": ("x", '"F', "x", '"M'),
+    "one before a quoted cell": ("x", '"F', '"M"', "y"),
+    "at the end": ("x", "y", "z", '"F'),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("cells", SWALLOWING.values(), ids=SWALLOWING)
+def test_a_file_with_a_quote_that_swallows_rows_is_refused(
+    client: Client, tmp_path: Path, cells: Sequence[str], encoding: str
+) -> None:
+    rows = "".join(f"patient/{n},datasource/d,,{cell}\n" for n, cell in enumerate(cells, 2))
+    path = write_text(tmp_path / "a.csv", HEAD + rows, encoding)
+    row = next(n for n, cell in enumerate(cells, 2) if cell in ('"F', '"M'))
+    assert f"in the record of line {row} (row {row}): '\"F" in refusal(client, path)
+
+
+def test_a_byte_of_a_quote_in_a_character_of_two_bytes_hides_no_open_one(client: Client, tmp_path: Path) -> None:
+    rows = 'patient/1,datasource/d,,\u2265\npatient/2,datasource/d,,"F\npatient/3,datasource/d,,M\n'
+    path = write_text(tmp_path / "a.csv", HEAD + rows, "utf-16")
+    assert "a quote is not closed in the record of line 3 (row 3)" in refusal(client, path)
+
+
+@pytest.mark.parametrize("blocks", [(16 << 20, 1 << 30), (1 << 10, 1 << 20)], ids=["one block", "many blocks"])
+def test_a_quote_within_one_line_is_a_fault_of_its_row(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(csv_source, "_BLOCKS", blocks)
+    monkeypatch.setattr(csv_source, "_BATCH_ROWS", 10)
+    cells = {n: f'"{n} ""x""\n"' for n in range(300)} | {7: '5" x', 250: '"M" x', 251: ' "F"'}
+    rows = "".join(f"patient/{n},datasource/d,,{cell}\n" for n, cell in cells.items())
+    path = write_text(tmp_path / "a.csv", HEAD + rows)
+    report = ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "r.csv")
+    assert faults(report) == [(9, "sex", '5" x'), (252, "sex", '"M" x'), (253, "sex", ' "F"')]
+    inside, behind = "sex holds a quote inside, but does not begin with one", "sex has text behind a closing quote"
+    assert reasons(report) == [inside, behind, inside]
+    assert client.patients.query().count() == 297
+    assert client.patients.query().filter(F.identifier == "patient/8").collect()["sex"].item() == '8 "x"\n'
+    with (tmp_path / "r.csv").open(newline="") as stream:
+        assert [row["sex"] for row in csv.DictReader(stream)] == ['5" x', '"M" x', ' "F"']
+
+
+def test_the_watch_of_quotes_finds_what_cell_by_cell_is_found() -> None:
+    chance = random.Random(3)
+    found = set()
+    for _ in range(1_000):
+        text = "".join(chance.choice('",\na') for _ in range(chance.randint(1, 9)))
+        watch, rest = QuoteWatch(","), text.encode()
+        while rest:
+            size = chance.randint(1, 4)
+            watch.see(rest[:size])
+            rest = rest[size:]
+        watch.see(b"")
+        try:
+            cells = [cell for _, row in records(text.splitlines(keepends=True), ",") for cell in row]
+            is_sound = not any(map(quote_fault, cells))
+        except OpenQuoteError:
+            is_sound = False
+        assert (text, watch.is_sound) == (text, is_sound)
+        found.add(is_sound)
+    assert found == {True, False}
+
+
+LONG = "x" * 140_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", f"identifier,{LONG}\n", "the header has a name of 140,000 characters, 'xxx"),
+        ("a.csv", LONG + "\n", "no column 'identifier'; it has 'xxx"),
+        ("a.csv", "x" * 5_000_000, "its first line is longer than 4 MiB"),
+        ("a.csv", "\nidentifier\n", "its first line is blank"),
+        ("a.csv", 'identifier,"sex\npatient/1,M\n', "a name in the header, row 1, begins with a quote that is not"),
+        ("a.csv", "identifier,:row\npatient/1,7\n", "no type has a field ':row'"),
+    ],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused_in_words(
+    client: Client, tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    message = refusal(client, write_text(tmp_path / name, text))
+    assert words in message
+    assert len(message) < 1_000
+
+
+def test_a_ragged_row_with_a_long_cell_is_kept_as_it_stands(client: Client, tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.csv", HEAD + f'patient/1,"",{LONG}\n')
+    ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_text().endswith(f',patient/1,"",{LONG},\n')
+
+
+def test_an_undecodable_ragged_row_far_into_a_file_gives_the_hint_of_encodings(
+    client: Client, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(HEAD.encode() + b"patient/1,datasource/d,,M\n" * 200_000 + b"patient/2,datasource/d,m\xe4nnlich\n")
+    assert "is not written in utf-8" in (words := refusal(client, path))
+    assert "--encoding cp1252" in words
+    assert "m\\xe4nnlich" in words
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("named", "written"), [("utf-8", "utf-8-sig"), ("utf-16-le", "utf-16"), ("utf-16", "utf-16")])
+def test_a_byte_order_mark_is_no_part_of_the_header_of_a_named_encoding(
+    client: Client, tmp_path: Path, named: str, written: str
+) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "\u2265"), encoding=written)
+    ingest_files(client, [path], encoding=named)
+    assert held(client, "sex") == [("\u2265",)]
+
+
+@pytest.mark.parametrize("delimiter", ["", "::", "\u00b6", '"'])
+def test_a_delimiter_that_is_none_is_refused(client: Client, tmp_path: Path, delimiter: str) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "M"))
+    assert "one ASCII character is expected" in refusal(client, path, delimiter=delimiter)
