@@ -798,6 +798,56 @@ def test_the_watch_of_quotes_finds_what_cell_by_cell_is_found() -> None:
     assert found == {True, False}
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding", "text"),
+    [
+        ("a.csv", "utf-8", HEAD + "patient/1,datasource/d,,a\0b\n"),
+        ("a.csv", "utf-16", HEAD + "patient/1,datasource/d,,a\0b\n"),
+        ("a.ndjson", "utf-8", "\n" + json.dumps(patient(1, sex="a\0b"))),
+        ("a.ndjson", "utf-8", json.dumps(patient(0)) + "\n" + json.dumps(patient(1, sex="a\0b"))),
+    ],
+)
+def test_a_nul_byte_is_a_fault_of_its_row(client: Client, tmp_path: Path, name: str, encoding: str, text: str) -> None:
+    report = ingest_files(client, [write_text(tmp_path / name, text, encoding)])
+    assert [(row, field) for row, field, _ in faults(report)] == [(2, "sex")]
+    assert reasons(report) == ["sex holds a NUL byte"]
+
+
+@pytest.mark.parametrize("blank", [b"", b"\n"], ids=["strictly", "line by line"])
+def test_a_byte_that_is_no_utf8_is_a_fault_of_its_line(client: Client, tmp_path: Path, blank: bytes) -> None:
+    lines = [json.dumps(patient(n, sex="M")).encode() for n in (1, 2, 3)]
+    lines[1] = lines[1].replace(b'"M"', b'"M\xe4"')
+    (tmp_path / "a.ndjson").write_bytes(b"\n".join(lines) + b"\n" + blank)
+    report = ingest_files(client, [tmp_path / "a.ndjson"], on_invalid="skip")
+    assert [(row, field) for row, field, _ in faults(report)] == [(2, None)]
+    assert "can't decode byte 0xe4" in reasons(report)[0]
+    assert held(client, "identifier", "sex") == [("patient/1", "M"), ("patient/3", "M")]
+
+
+@pytest.mark.parametrize("blank", ["", "\n"], ids=["strictly", "line by line"])
+def test_a_number_that_does_not_fit_is_a_fault_and_an_infinite_one_none(
+    client: Client, tmp_path: Path, blank: str
+) -> None:
+    head = '{"identifier": "psameasurement/%d", "parent_identifier": "patient/1", "value": %s}'
+    numbers = ["1e400", "-1e400", "9" * 400, "9" * 5_000, "Infinity", "-Infinity", "1e308"]
+    path = write_lines(tmp_path / "a.ndjson", patient(1), *(head % pair for pair in enumerate(numbers)), *blank)
+    report = ingest_files(client, [path], on_invalid="skip")
+    assert [row for row, _, _ in faults(report)] == [2, 3, 4, 5]
+    assert set(reasons(report)) == {"value is no number of 64 bits"}
+    found = client.psa_measurements.query().sort("identifier").select("value").collect()["value"]
+    assert found.to_list() == parsed(["inf", "-Infinity", "1e308"], pl.Float64())
+
+
+@pytest.mark.parametrize("cell", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_an_instant_beyond_the_calendar_is_a_fault_of_its_row(client: Client, tmp_path: Path, cell: str) -> None:
+    rows = [("imagingstudy/1", "patient/1", cell), ("patient/1", "datasource/d", "")]
+    header = ("identifier", "parent_identifier", "study_datetime")
+    report = ingest_files(client, [write_csv(tmp_path / "a.csv", *rows, header=header)], on_invalid="skip")
+    assert faults(report) == [(2, "study_datetime", cell)]
+    assert "is no date that is certain, of the years 1 to 9999" in reasons(report)[0]
+    assert held(client, "identifier") == [("patient/1",)]
+
+
 LONG = "x" * 140_000
 
 
@@ -826,6 +876,21 @@ def test_a_ragged_row_with_a_long_cell_is_kept_as_it_stands(client: Client, tmp_
     assert (tmp_path / "r.csv").read_text().endswith(f',patient/1,"",{LONG},\n')
 
 
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_a_line_nested_too_deeply_is_a_fault_of_its_row(client: Client, tmp_path: Path, on_invalid: Any) -> None:
+    path = write_lines(tmp_path / "a.ndjson", patient(1), "[" * 200_000, '{"identifier": ' + "[" * 200_000)
+    report = ingest_files(client, [path], on_invalid=on_invalid)
+    assert [row for row, _, _ in faults(report)] == [2, 3]
+    assert reasons(report) == ["the line is no JSON object: it is nested too deeply"] * 2
+
+
+def test_a_nested_value_where_text_is_expected_is_a_fault_of_its_row(client: Client, tmp_path: Path) -> None:
+    line = json.dumps(patient(1, sex=5)).replace("5", "[" * 900 + "]" * 900)
+    report = ingest_files(client, [write_lines(tmp_path / "a.ndjson", line)])
+    assert [(row, field) for row, field, _ in faults(report)] == [(1, "sex")]
+    assert reasons(report) == ["sex is no text"]
+
+
 def test_an_undecodable_ragged_row_far_into_a_file_gives_the_hint_of_encodings(
     client: Client, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -844,6 +909,17 @@ def test_a_byte_order_mark_is_no_part_of_the_header_of_a_named_encoding(
     path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "\u2265"), encoding=written)
     ingest_files(client, [path], encoding=named)
     assert held(client, "sex") == [("\u2265",)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_files_in_another_encoding_of_unicode_are_told_how_to_be_read(
+    client: Client, tmp_path: Path, encoding: str
+) -> None:
+    lines = write_text(tmp_path / "a.ndjson", json.dumps(patient(1)) + "\n" + json.dumps(patient(2)), encoding)
+    assert "a.ndjson is not written in UTF-8, but UTF-16" in refusal(client, lines)
+    if encoding.startswith("utf-16-"):
+        cells = write_text(tmp_path / "a.csv", HEAD, encoding)
+        assert "--encoding utf-16-le" in refusal(client, cells)
 
 
 @pytest.mark.parametrize("delimiter", ["", "::", "\u00b6", '"'])

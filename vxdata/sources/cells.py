@@ -7,8 +7,13 @@ Source: ISO 8601; DICOM PS3.5, section 6.2 (DA, DT).
 """
 
 import json
+import math
+import struct
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -85,11 +90,11 @@ def expectation(wanted: pl.DataType, rules: TextRules) -> str:
         case pl.Boolean():
             return f"is neither true nor false; {', '.join(_WORDS)} are read"
         case pl.Datetime() | pl.Date() if rules.date_formats:
-            return f"is no date of the form {' or '.join(map(repr, rules.date_formats))}"
+            return f"is no date of the years 1 to 9999 of the form {' or '.join(map(repr, rules.date_formats))}"
         case pl.Datetime() | pl.Date():
             return (
-                "is no date that is certain: ISO 8601, YYYYMMDD and DD.MM.YYYY are read; name another form "
-                "(--date-format '%d/%m/%Y')"
+                "is no date that is certain, of the years 1 to 9999: ISO 8601, YYYYMMDD and DD.MM.YYYY are read; name "
+                "another form (--date-format '%d/%m/%Y')"
             )
         case pl.Decimal():
             return f"is no number with {wanted.scale} decimal places at most"
@@ -164,7 +169,7 @@ def _instants(cells: pl.Series, formats: tuple[str, ...]) -> pl.Series:
             text = cells.zip_with(is_next, pl.Series([None], dtype=pl.String))
             parsed = _to_instants(text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T") if "T" in form else text, form)
             found = parsed if is_next.all() else found.zip_with(~is_next, parsed)
-    return _where((found.dt.year() >= 1).fill_null(False), found)
+    return _where(found.dt.year().is_between(1, 9999).fill_null(False), found)
 
 
 def _to_instants(text: pl.Series, form: str) -> pl.Series:
@@ -195,10 +200,46 @@ def _document(cell: str | None, wanted: pl.DataType) -> Any:
     if cell is None:
         return None
     try:
-        value = json.loads(cell)
+        value = parse_json(cell)
         return value if holds(value, wanted) else None
     except ValueError:
         return None
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether all of a text is UTF-8: ten times as fast as to decode it."""
+    import pyarrow as pa
+
+    ends = pa.py_buffer(struct.pack("=qq", 0, len(text)))
+    try:
+        pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(text)]).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def parse_json(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the value of a JSON document; a number that fits into no 64 bits is a Decimal, which no column holds.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=object_pairs_hook, parse_float=_float, parse_int=_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _float(text: str) -> float | Decimal:
+    value = float(text)
+    return value if math.isfinite(value) else Decimal(text)
+
+
+def _int(text: str) -> int | Decimal:
+    return int(text) if len(text) <= sys.float_info.max_10_exp + 2 else Decimal(text)
+
+
+_LARGEST = int(sys.float_info.max)
 
 
 def holds(value: Any, wanted: pl.DataType) -> bool:
@@ -212,12 +253,27 @@ def holds(value: Any, wanted: pl.DataType) -> bool:
             known = {field.name: _instance(field.dtype) for field in wanted.fields}
             return isinstance(value, dict) and all(k in known and holds(v, known[k]) for k, v in value.items())
         case pl.Float64():
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return is_number and (isinstance(value, float) or abs(value) <= _LARGEST)
         case pl.Int64():
             return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
         case pl.Boolean():
             return isinstance(value, bool)
-    return isinstance(value, str) and isinstance(wanted, pl.String) and _is_unicode(value)
+    return isinstance(value, str) and isinstance(wanted, pl.String) and _is_unicode(value) and not has_nul(value)
+
+
+def has_nul(value: Any) -> bool:
+    """Whether a text in a value of a JSON document holds a NUL byte, which no other reader of a lake expects."""
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case str() as text if "\0" in text:
+                return True
+            case list() as items:
+                rest += items
+            case dict() as fields:
+                rest += fields.values()
+    return False
 
 
 def _is_unicode(value: str) -> bool:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from polars.datatypes import DataType
 from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.columns import to_arrow_type
-from vxdata.sources.cells import holds
+from vxdata.sources.cells import has_nul, holds, is_utf8, parse_json
 from vxdata.sources.records import (
     FAULT_SCHEMA,
     MOST_SHOWN,
@@ -40,11 +41,17 @@ def read_ndjson(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
     """Read a file in pieces of whole lines.
 
     Raises:
-        InvalidInputError: it is empty, one JSON document, or a key belongs to no type (unless such rows are skipped).
+        InvalidInputError: it is empty, one JSON document, written in UTF-16 or UTF-32, or a key belongs to no type
+            (unless such rows are skipped).
     """
     line = 1
     for piece in _pieces(file.path):
         piece = piece.removeprefix(b"\xef\xbb\xbf") if line == 1 else piece
+        if line == 1 and (piece.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in piece[:4]):
+            raise InvalidInputError(
+                f"{file.name} is not written in UTF-8, but UTF-16 or UTF-32; save it as UTF-8 "
+                "(iconv -f utf-16 -t utf-8 FILE makes it)."
+            )
         if line == 1 and piece.lstrip()[:1] == b"[":
             raise InvalidInputError(
                 f"{file.name}: it is one JSON array; NDJSON has one object a line (jq -c '.[]' FILE makes it)."
@@ -65,6 +72,8 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batch | None:
     """Read a piece in which everything is as it should be; None if something is not."""
+    if not is_utf8(piece) or _may_hold_nul(piece):
+        return None
     known, seen = _columns(rules), _first_keys(piece)
     rows = _parse(piece, {name: dtype for name, dtype in known.items() if name in seen})
     if rows is None:  # most pieces have the same keys in all lines; else all keys have to be expected
@@ -73,10 +82,26 @@ def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batc
         return None
     empty = [name for name in rows.columns if name not in seen and rows[name].null_count() == rows.height]
     rows = rows.drop(name for name in empty if _is_absent(piece, name))
-    if "identifier" not in rows.columns or _is_unclear(rows):
+    if "identifier" not in rows.columns or _is_unclear(rows) or any(map(_has_infinite, rows)):
         return None
     places = pl.int_range(first, first + count, eager=True).alias(ROW)
     return Batch(rows.insert_column(0, places), no_faults(), ignored=ignored_columns(rows.columns))
+
+
+def _may_hold_nul(piece: bytes) -> bool:
+    return b"\0" in piece or (b"\\" in piece and rb"\u0000" in piece)
+
+
+def _has_infinite(values: pl.Series) -> bool:
+    """Whether a number may be one that does not fit: the parser makes it infinite."""
+    match values.dtype:
+        case pl.Float64():
+            return bool(values.is_infinite().any())
+        case pl.List():
+            return _has_infinite(values.explode())
+        case pl.Struct():
+            return any(map(_has_infinite, values.struct.unnest()))
+    return False
 
 
 def _first_keys(piece: bytes) -> set[str]:
@@ -140,17 +165,18 @@ def _json_type(dtype: DataType) -> DataType:
 # ---- the piece that has a fault
 
 _Fault = tuple[int, str | None, str | None, str]
+_Row = tuple[int, dict[str, Any]]
 
 
 def _line_by_line(file: SourceFile, piece: bytes, first: int, rules: ReadingRules) -> Iterator[Batch]:
     """Read a piece as one batch of each type, so that each has the keys of its own lines."""
     broken: list[_Fault] = []
-    types: dict[str, list[dict[str, Any]]] = {}
+    types: dict[str, list[_Row]] = {}
     for number, line in enumerate(piece.split(b"\n"), first):
         if line.strip():
             try:
-                row = {ROW: number, **_object(line)}
-                types.setdefault(str(row.get("identifier")).partition("/")[0], []).append(row)
+                row = _object(line)
+                types.setdefault(str(row.get("identifier")).partition("/")[0], []).append((number, row))
             except ValueError as error:
                 text = line[:MOST_SHOWN].decode(errors="replace")
                 broken.append((number, None, text, f"the line is no JSON object: {error}"))
@@ -161,14 +187,14 @@ def _line_by_line(file: SourceFile, piece: bytes, first: int, rules: ReadingRule
     yield Batch(nothing, pl.DataFrame(broken, schema=FAULT_SCHEMA, orient="row"))
 
 
-def _batch_of(file: SourceFile, rows: list[dict[str, Any]], spec: TableSpec | None, rules: ReadingRules) -> Batch:
+def _batch_of(file: SourceFile, rows: list[_Row], spec: TableSpec | None, rules: ReadingRules) -> Batch:
     faults: list[_Fault] = []
-    keys = dict.fromkeys(["identifier", *(key for row in rows for key in row if key != ROW)])
-    columns = [pl.Series(ROW, [row[ROW] for row in rows], dtype=pl.Int64)]
-    stray = stray_columns(keys, rules) if rules.skips else {}
-    for row in rows:
+    keys = dict.fromkeys(["identifier", *(key for _, row in rows for key in row)])
+    stray = _stray(file, keys, rules)
+    for number, row in rows:
         own = stray.keys() & row.keys() if stray else ()
-        faults += [(row[ROW], name, json.dumps(row[name])[:MOST_SHOWN], stray[name]) for name in sorted(own)]
+        faults += [(number, name, _shown(row[name]), stray[name]) for name in sorted(own)]
+    columns = [pl.Series(ROW, [number for number, _ in rows], dtype=pl.Int64)]
     for name in resource_columns(file, [name for name in keys if name not in stray], rules):
         wanted = _dtype(name, spec)
         columns.append(pl.Series(name, [_checked(row, name, wanted, faults) for row in rows], dtype=wanted))
@@ -176,8 +202,20 @@ def _batch_of(file: SourceFile, rows: list[dict[str, Any]], spec: TableSpec | No
     return Batch(pl.DataFrame(columns), wrong, ignored=ignored_columns(keys))
 
 
+def _stray(file: SourceFile, keys: Iterable[str], rules: ReadingRules) -> dict[str, str]:
+    """Return the keys that belong to no type, where those are faults of rows, each with that as a sentence.
+
+    Raises:
+        InvalidInputError: a key has the name that numbers of rows have here, and rows are not skipped.
+    """
+    number = {ROW: f"no type has a field {ROW!r}."} if ROW in keys else {}
+    if number and not rules.skips:
+        raise InvalidInputError(f"{file.name}: {number[ROW]}")
+    return number | stray_columns(keys, rules) if rules.skips else {}
+
+
 def _object(line: bytes) -> dict[str, Any]:
-    found = json.loads(line, object_pairs_hook=_once)
+    found = parse_json(line.decode(), _once)
     if not isinstance(found, dict):
         raise ValueError(f"it is a {type(found).__name__}")
     return found
@@ -197,17 +235,28 @@ def _dtype(name: str, spec: TableSpec | None) -> DataType:
     return pl.String() if spec is None or name not in spec.fields else _json_type(spec.fields[name])
 
 
-def _checked(row: dict[str, Any], name: str, wanted: DataType, faults: list[_Fault]) -> Any:
+def _checked(place: _Row, name: str, wanted: DataType, faults: list[_Fault]) -> Any:
+    number, row = place
     value = row.get(name)
     if holds(value, wanted):
         return value
-    faults.append((row[ROW], name, json.dumps(value)[:MOST_SHOWN], f"{name} is no {_WORD.get(wanted, str(wanted))}"))
+    reason = "holds a NUL byte" if has_nul(value) else f"is no {_WORD.get(wanted, str(wanted))}"
+    faults.append((number, name, _shown(value), f"{name} {reason}"))
     return None
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a report."""
+    try:
+        text = str(value) if isinstance(value, Decimal) else json.dumps(value, default=str)
+    except RecursionError:
+        text = f"a {type(value).__name__}"
+    return text[:MOST_SHOWN]
 
 
 _WORD: dict[Any, str] = {
     pl.String: "text",
-    pl.Float64: "number",
+    pl.Float64: "number of 64 bits",
     pl.Int64: "whole number of 64 bits",
     pl.Boolean: "true or false",
 }
