@@ -813,6 +813,12 @@ def test_a_nul_byte_is_a_fault_of_its_row(client: Client, tmp_path: Path, name: 
     assert reasons(report) == ["sex holds a NUL byte"]
 
 
+def test_a_nul_byte_in_parquet_is_a_fault_of_its_row(client: Client, tmp_path: Path) -> None:
+    pl.DataFrame([patient(1, sex=None), patient(2, sex="a\0b")]).write_parquet(tmp_path / "a.parquet")
+    report = ingest_files(client, [tmp_path / "a.parquet"])
+    assert (faults(report), reasons(report)) == ([(2, "sex", "a\0b")], ["sex holds a NUL byte"])
+
+
 @pytest.mark.parametrize("blank", [b"", b"\n"], ids=["strictly", "line by line"])
 def test_a_byte_that_is_no_utf8_is_a_fault_of_its_line(client: Client, tmp_path: Path, blank: bytes) -> None:
     lines = [json.dumps(patient(n, sex="M")).encode() for n in (1, 2, 3)]
@@ -846,6 +852,23 @@ def test_an_instant_beyond_the_calendar_is_a_fault_of_its_row(client: Client, tm
     assert faults(report) == [(2, "study_datetime", cell)]
     assert "is no date that is certain, of the years 1 to 9999" in reasons(report)[0]
     assert held(client, "identifier") == [("patient/1",)]
+
+
+@pytest.mark.parametrize("seconds", [400_000_000_000, -100_000_000_000, 300 * 10**12])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_an_instant_of_parquet_beyond_the_calendar_is_a_fault_of_its_row(
+    client: Client, tmp_path: Path, seconds: int, zone: str | None
+) -> None:
+    rows = [{"identifier": "imagingstudy/1", "parent_identifier": "patient/1", "study_datetime": 0}]
+    rows.append(rows[0] | {"identifier": "imagingstudy/2", "study_datetime": seconds * 1000})
+    frame = pl.DataFrame([patient(1, study_datetime=None), *rows])
+    path = tmp_path / "a.parquet"
+    frame.with_columns(pl.col("study_datetime").cast(pl.Datetime("ms", zone))).write_parquet(path)
+    report = ingest_files(client, [path], on_invalid="skip")
+    assert faults(report) == [(3, "study_datetime", f"{seconds * 1000} ms since 1970-01-01")]
+    assert reasons(report) == ["study_datetime is no instant of the years 1 to 9999"]
+    found = client.imaging_studies.query().collect()
+    assert found["study_datetime"].to_list() == [datetime(1970, 1, 1, tzinfo=UTC)]
 
 
 LONG = "x" * 140_000
@@ -889,6 +912,17 @@ def test_a_nested_value_where_text_is_expected_is_a_fault_of_its_row(client: Cli
     report = ingest_files(client, [write_lines(tmp_path / "a.ndjson", line)])
     assert [(row, field) for row, field, _ in faults(report)] == [(1, "sex")]
     assert reasons(report) == ["sex is no text"]
+
+
+def test_a_key_with_the_name_of_row_numbers_is_none(client: Client, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.ndjson", patient(1), patient(2) | {":row": 77, "sex": 5})
+    with pytest.raises(InvalidInputError, match="no type has a field ':row'"):
+        ingest_files(client, [path])
+    report = ingest_files(client, [path], on_invalid="skip")
+    assert faults(report) == [(2, ":row", "77"), (2, "sex", "5")]
+    pl.DataFrame([patient(1) | {":row": 77}]).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInputError, match=r"a\.parquet: no type has a field ':row'"):
+        ingest_files(client, [tmp_path / "a.parquet"])
 
 
 def test_an_undecodable_ragged_row_far_into_a_file_gives_the_hint_of_encodings(
