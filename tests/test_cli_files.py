@@ -293,3 +293,19 @@ def test_names_of_files_cannot_command_the_terminal(folder: Path) -> None:
     whole = run_here("ingest", name)
     assert r"\x1b[31ma.csv" in whole.stderr
     assert "\x1b" not in loaded.stdout + refused.stdout + refused.stderr + whole.stderr
+
+
+def test_what_cannot_be_read_ends_with_2_and_one_sentence(folder: Path) -> None:
+    (folder / "quote.csv").write_text(GOOD + 'patient/2,datasource/d,"F\npatient/3,datasource/d,"M"\n')
+    (folder / "deep.ndjson").write_text('{"identifier": ' + "[" * 200_000 + "\n")
+    (folder / "long.csv").write_text("identifier," + "x" * 140_000 + "\n")
+    for name, words in (
+        ("quote.csv", "a cell of 2 lines has text behind a closing quote in the record of line 4 (row 4)"),
+        ("deep.ndjson", "the line is no JSON object: it is nested too deeply"),
+        ("long.csv", "the header has a name of 140,000 characters"),
+    ):
+        done = run_here("ingest", name)
+        assert done.returncode == 2, done.stderr
+        assert words in " ".join(plain(done.stderr).split())
+        assert "Traceback" not in done.stderr
+    assert not (folder / "lake").exists()
