@@ -764,7 +764,7 @@ def test_a_quote_within_one_line_is_a_fault_of_its_row(
 ) -> None:
     monkeypatch.setattr(csv_source, "_BLOCKS", blocks)
     monkeypatch.setattr(csv_source, "_BATCH_ROWS", 10)
-    cells = {n: f'"{n} ""x""\n"' for n in range(300)} | {7: '5" x', 250: '"M" x', 251: ' "F"'}
+    cells = {n: '"' + n % 50 * "ä€" + ' ""x""\n"' for n in range(300)} | {7: '5" x', 250: '"M" x', 251: ' "F"'}
     rows = "".join(f"patient/{n},datasource/d,,{cell}\n" for n, cell in cells.items())
     path = write_text(tmp_path / "a.csv", HEAD + rows)
     report = ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "r.csv")
@@ -772,7 +772,7 @@ def test_a_quote_within_one_line_is_a_fault_of_its_row(
     inside, behind = "sex holds a quote inside, but does not begin with one", "sex has text behind a closing quote"
     assert reasons(report) == [inside, behind, inside]
     assert client.patients.query().count() == 297
-    assert client.patients.query().filter(F.identifier == "patient/8").collect()["sex"].item() == '8 "x"\n'
+    assert client.patients.query().filter(F.identifier == "patient/8").collect()["sex"].item() == 8 * "ä€" + ' "x"\n'
     with (tmp_path / "r.csv").open(newline="") as stream:
         assert [row["sex"] for row in csv.DictReader(stream)] == ['5" x', '"M" x', ' "F"']
 

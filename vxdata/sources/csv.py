@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vxdata.errors import InvalidInputError, did_you_mean, name_some
+from vxdata.sources.cells import is_utf8
 from vxdata.sources.quotes import OpenQuoteError, QuoteWatch, cell_text, quote_fault, records
 from vxdata.sources.records import (
     FAULT_SCHEMA,
@@ -203,13 +204,17 @@ class _Utf8(io.RawIOBase):
     def _next(self, size: int) -> bytes:
         data = self._stream.read(size)
         self._is_end = not data
-        text = self._decoder.decode(data, final=self._is_end)
-        part = data if self._is_utf8 else text.encode()
+        is_sound = self._is_utf8 and data and not self._decoder.getstate()[0] and is_utf8(data)
+        part = data if is_sound else self._decoded(data)
         if self._is_start and part:
             part, self._is_start = part.removeprefix(codecs.BOM_UTF8), False
         if part or self._is_end:
             self._see(part)
         return part
+
+    def _decoded(self, data: bytes) -> bytes:
+        text = self._decoder.decode(data, final=self._is_end)
+        return data if self._is_utf8 else text.encode()
 
     def close(self) -> None:
         self._stream.close()
