@@ -623,3 +623,17 @@ def test_without_an_instant_the_clock_of_the_plan_dates_all_rows(client: Client)
     found = client.patients.retrieve(["patient/0", "patient/1", "patient/9"])
     assert len({response.valid_from for response in found}) == 1
     assert before <= found[0].valid_from <= after
+
+
+def test_a_frame_whose_reading_breaks_off_is_refused_whole(tmp_path: Path) -> None:
+    client = Client(tmp_path / "lake")
+    client.datasources.create(Resource(identifier="datasource/d"))
+    names = [f"patient/{n:05}" for n in range(60_000)]
+    rows = pl.DataFrame({"identifier": names, "parent_identifier": "datasource/d"})
+    client.patients.upsert(rows)
+    instants = pl.Series([1_000] * 50_000 + [3 * 10**17] + [1_000] * 9_999).cast(pl.Datetime("ms"))
+    years = pl.col("at").cast(pl.Datetime("us")).dt.year().cast(pl.Int64)  # Polars panics at what no cast holds
+    broken = rows.lazy().with_columns(at=instants).select("identifier", "parent_identifier", birthyear=years)
+    with pytest.raises(InvalidInputError, match="a frame of patients cannot be read: invalid or out-of-range datetime"):
+        client.patients.upsert(broken, missing="delete")
+    assert client.patients.query().count() == 60_000

@@ -92,7 +92,7 @@ def readable(spec: TableSpec, read: Callable[[], Read]) -> Read:
     """
     try:
         return read()
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidInputError(f"a frame of {spec.namespace} cannot be read: {words}") from error
 

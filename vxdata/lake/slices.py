@@ -4,8 +4,7 @@ A slice is a range of identifiers, so that all rows of one identifier meet in on
 slices, one after another, is what would be planned of the whole. A frame that fits into memory is one slice.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import polars as pl
@@ -131,20 +130,14 @@ def to_slices(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scra
         StorageError: the temporary folder is full.
     """
     typed = to_typed(spec, frame)
-    may_spill = spec.type_name not in spec.payload.parent_types
-    groups, runs = [], []
-    weight = 0
-    for group in _groups(spec, typed):
-        groups.append(group)
-        weight += POLICY.weight(group)
-        if may_spill and weight > POLICY.held_bytes:
-            runs += [_kept(rows, scratch) for rows in groups]
-            groups.clear()
-    if not runs:
-        rows = pl.concat(groups) if groups else pl.DataFrame(schema=typed.rows.collect_schema())
+    gathered = _Gathered(scratch, may_spill=spec.type_name not in spec.payload.parent_types)
+    # not collect_batches, to which a panic of Polars is the end of the rows
+    readable(spec, lambda: typed.rows.sink_batches(gathered.add, chunk_size=POLICY.batch_rows))
+    if not gathered.runs:
+        rows = pl.concat([pl.DataFrame(schema=typed.rows.collect_schema()), *gathered.rows])
         return Slices(spec, typed, held=vet(spec, rows, typed))
-    runs += [_kept(rows, scratch) for rows in groups]
-    return Slices(spec, typed, _ranges(runs, weight), runs=tuple(run.rows for run in runs))
+    runs = gathered.all_runs()
+    return Slices(spec, typed, _ranges(runs, gathered.weight), runs=tuple(run.rows for run in runs))
 
 
 def ranges_of(base: Snapshot, datasources: pl.Series) -> tuple[Range, ...]:
@@ -155,21 +148,6 @@ def ranges_of(base: Snapshot, datasources: pl.Series) -> tuple[Range, ...]:
         return (Range(),)
     sample = base.collect(base.rows_of(here).select(pl.col("identifier").gather_every(POLICY.sample_rows))).to_series()
     return _cut(sample, max(1, POLICY.table_rows // POLICY.sample_rows))
-
-
-def _groups(spec: TableSpec, typed: Typed) -> Iterator[pl.DataFrame]:
-    """Return the rows of a frame in groups that can be sorted in memory."""
-    batches = readable(spec, lambda: typed.rows.collect_batches(chunk_size=POLICY.batch_rows))
-    gathered: list[pl.DataFrame] = []
-    weight = 0
-    while (batch := readable(spec, lambda: next(batches, None))) is not None:
-        gathered.append(batch)
-        weight += POLICY.weight(batch)
-        if weight > POLICY.run_bytes:
-            yield pl.concat(gathered)
-            gathered, weight = [], 0
-    if gathered:
-        yield pl.concat(gathered)
 
 
 @dataclass(frozen=True)
@@ -184,6 +162,53 @@ class _Run:
 def _kept(rows: pl.DataFrame, scratch: Scratch) -> _Run:
     ordered = rows.sort("identifier")
     return _Run(scratch.keep(ordered), rows.height, ordered["identifier"].gather_every(POLICY.sample_rows))
+
+
+@dataclass
+class _Gathered:
+    """The rows of a frame as they are read: in memory, and once they exceed it, in sorted files.
+
+    Attributes:
+        scratch: where the files are kept.
+        may_spill: whether there may be files.
+        rows: what is in memory.
+        runs: what is in files.
+        weight: the bytes that all rows count as.
+        waiting: the bytes of the rows in memory.
+    """
+
+    scratch: Scratch
+    may_spill: bool
+    rows: list[pl.DataFrame] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
+    weight: int = 0
+    waiting: int = 0
+
+    def add(self, batch: pl.DataFrame) -> None:
+        """Take some more rows."""
+        self.rows.append(batch)
+        self.weight += POLICY.weight(batch)
+        self.waiting += POLICY.weight(batch)
+        if self.may_spill and self.weight > POLICY.held_bytes and self.waiting > POLICY.run_bytes:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Write what is in memory to files of as many rows as are sorted at once."""
+        group: list[pl.DataFrame] = []
+        weight = 0
+        while self.rows:
+            group.append(self.rows.pop(0))
+            weight += POLICY.weight(group[-1])
+            if weight > POLICY.run_bytes or not self.rows:
+                self.runs.append(_kept(pl.concat(group), self.scratch))
+                group, weight = [], 0
+        self.waiting = 0
+
+    def all_runs(self) -> list[_Run]:
+        """Return all rows in files."""
+        if self.rows:
+            self._spill()
+        return self.runs
 
 
 def _ranges(runs: list[_Run], weight: int) -> tuple[Range, ...]:
