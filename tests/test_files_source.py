@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -21,6 +21,7 @@ from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
 from vxdata.sdk.files import ingest_files
+from vxdata.sdk.ingest import ingest
 from vxdata.sources import csv as csv_source
 from vxdata.sources import files as sources
 from vxdata.sources import ndjson
@@ -960,3 +961,82 @@ def test_files_in_another_encoding_of_unicode_are_told_how_to_be_read(
 def test_a_delimiter_that_is_none_is_refused(client: Client, tmp_path: Path, delimiter: str) -> None:
     path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "M"))
     assert "one ASCII character is expected" in refusal(client, path, delimiter=delimiter)
+# ---- columns of several files
+
+
+def instants(*values: int, unit: Literal["ms", "us"] = "us", zone: str | None = None) -> pl.Series:
+    return pl.Series(values, dtype=pl.Int64).cast(pl.Datetime(unit, zone))
+
+
+def volumes(client: Client) -> pl.DataFrame:
+    rows = [{"identifier": f"imagingstudy/{n}", "parent_identifier": f"patient/{n}"} for n in (1, 2)]
+    ingest(client, {"patients": pl.DataFrame([patient(1), patient(2)]), "imaging_studies": pl.DataFrame(rows)})
+    names = {"identifier": ["volume/1", "volume/2"], "parent_identifier": ["imagingstudy/1", "imagingstudy/2"]}
+    return pl.DataFrame(names)
+
+
+def test_numbers_of_one_file_are_no_texts_because_another_file_has_texts(client: Client, tmp_path: Path) -> None:
+    rows = volumes(client)
+    a = rows[:1].with_columns(derived_from=pl.Series([["volume/a"]]))
+    b = rows[1:].with_columns(derived_from=pl.Series([[1, 2]]))
+    a.write_parquet(tmp_path / "a.parquet")
+    b.write_parquet(tmp_path / "b.parquet")
+    for names in (("a", "b"), ("b", "a"), ("b",)):
+        with pytest.raises(InvalidInputError, match=r"b\.parquet: the column 'derived_from' is of List\(Int64\), but"):
+            ingest_files(client, [tmp_path / f"{name}.parquet" for name in names])
+
+
+def test_instants_with_and_without_a_zone_in_two_files_are_both_read(client: Client, tmp_path: Path) -> None:
+    rows = volumes(client)
+    naive, aware = instants(3_600_000, unit="ms"), instants(0, zone="Europe/Berlin")
+    rows[:1].with_columns(acquisition_datetime=naive).write_parquet(tmp_path / "a.parquet")
+    rows[1:].with_columns(acquisition_datetime=aware).write_parquet(tmp_path / "b.parquet")
+    ingest_files(client, [tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    found = client.volumes.query().sort("identifier").select("acquisition_datetime").collect().to_series()
+    assert found.to_list() == [datetime(1970, 1, 1, 1, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "value"),
+    [
+        ("acquisition_datetime", instants(0, 3 * 10**17, unit="ms"), "300000000000000000"),
+        ("acquisition_datetime", instants(0, 3 * 10**17, unit="ms", zone="UTC"), "300000000000000000"),
+        ("acquisition_datetime", instants(0, 253_402_300_800_000_000), "253402300800000000"),
+        ("series_number", pl.Series([1, 2**63 + 5], dtype=pl.UInt64), str(2**63 + 5)),
+        ("modality", pl.Series([b"MR", b"\xe4"]), "b'\\xe4'"),
+    ],
+)
+def test_a_value_beyond_its_type_is_named_and_its_row_rejected(
+    client: Client, tmp_path: Path, name: str, values: pl.Series, value: str
+) -> None:
+    volumes(client).with_columns(values.alias(name)).write_parquet(tmp_path / "a.parquet")
+    assert faults(ingest_files(client, [tmp_path / "a.parquet"], on_invalid="skip")) == [(2, name, value)]
+    assert client.volumes.query().count() == 1
+
+
+def test_identifiers_that_are_bytes_are_text_or_rejected(client: Client, tmp_path: Path) -> None:
+    names = pl.Series([b"patient/1", b"patient/\xe4", "patient/ü".encode(), None])
+    rows = pl.DataFrame({"identifier": names, "parent_identifier": ["datasource/d"] * 4})
+    rows.write_parquet(tmp_path / "a.parquet")
+    report = ingest_files(client, [tmp_path / "a.parquet"], on_invalid="skip")
+    assert faults(report)[0] == (2, "identifier", "b'patient/\\xe4'")
+    assert report.rejected["reason"].to_list() == ["identifier is no text in UTF-8", "identifier is null"]
+    assert held(client, "identifier") == [("patient/1",), ("patient/ü",)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pl.Series([1, 2]).cast(pl.Duration("us")), pl.Series([1, 2]).cast(pl.Time), pl.Series([b"a", b"b"])],
+    ids=["duration", "time", "binary"],
+)
+def test_a_column_that_fits_no_type_is_refused_with_its_file(client: Client, tmp_path: Path, values: pl.Series) -> None:
+    volumes(client).with_columns(values.alias("slice_thickness")).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInputError, match=r"a\.parquet: the column 'slice_thickness' is of"):
+        ingest_files(client, [tmp_path / "a.parquet"], on_invalid="skip")
+
+
+def test_nan_is_null_also_in_a_float_column_of_whole_numbers(client: Client, tmp_path: Path) -> None:
+    rows = [patient(1, birthyear=1950.0), patient(2, birthyear=float("nan"))]
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    ingest_files(client, [tmp_path / "a.parquet"])
+    assert held(client, "birthyear") == [(1950,), (None,)]

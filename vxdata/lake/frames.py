@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from vxdata.catalog.table import DERIVED_COLUMNS, MAX_FOLDER, TableSpec, partition_folder
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.schemas.columns import value_adapter
+from vxdata.schemas.fits import fits, instance
 from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
 
 _PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
@@ -112,7 +113,7 @@ def as_column(spec: TableSpec, name: str, dtype: pl.DataType, wanted: pl.DataTyp
     Raises:
         InvalidInputError: the types do not fit; nothing is guessed from text.
     """
-    if not _fits(dtype, wanted):
+    if not fits(dtype, wanted):
         raise InvalidInputError(f"{spec.namespace}.{name}: a column of {wanted} is expected, not {dtype}.")
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
@@ -120,47 +121,15 @@ def as_column(spec: TableSpec, name: str, dtype: pl.DataType, wanted: pl.DataTyp
     return without_nan(column.cast(wanted), wanted)
 
 
-def _fits(dtype: pl.DataType, wanted: pl.DataType) -> bool:
-    if dtype == wanted or isinstance(dtype, pl.Null):
-        return True
-    match wanted:
-        case pl.Float64():
-            return dtype.is_numeric()
-        case pl.Int64():
-            return dtype.is_integer()
-        case pl.String():
-            return isinstance(dtype, (pl.Categorical, pl.Enum))
-        case pl.Datetime():
-            return isinstance(dtype, (pl.Datetime, pl.Date))
-        case pl.Decimal():
-            return dtype.is_integer() or dtype.is_decimal()
-        case pl.List():
-            return isinstance(dtype, (pl.List, pl.Array)) and _fits(_type(dtype.inner), _type(wanted.inner))
-        case pl.Struct():
-            return isinstance(dtype, pl.Struct) and _fields_fit(dtype, wanted)
-    return False
-
-
-def _fields_fit(dtype: pl.Struct, wanted: pl.Struct) -> bool:
-    known = {field.name: _type(field.dtype) for field in wanted.fields}
-    return all(field.name in known and _fits(_type(field.dtype), known[field.name]) for field in dtype.fields)
-
-
-def _type(dtype: Any) -> pl.DataType:
-    """Return an inner type as an instance; Polars types them as class or instance."""
-    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
-    return found
-
-
 def without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return a column with NaN as null, inside lists and nested models too."""
     if isinstance(dtype, pl.Float64):
         return column.fill_nan(None)
-    if isinstance(dtype, pl.List) and _has_floats(_type(dtype.inner)):
-        return column.list.eval(without_nan(pl.element(), _type(dtype.inner)))
+    if isinstance(dtype, pl.List) and _has_floats(instance(dtype.inner)):
+        return column.list.eval(without_nan(pl.element(), instance(dtype.inner)))
     if isinstance(dtype, pl.Struct) and _has_floats(dtype):
         return column.struct.with_fields(
-            without_nan(pl.field(field.name), _type(field.dtype)).alias(field.name) for field in dtype.fields
+            without_nan(pl.field(field.name), instance(field.dtype)).alias(field.name) for field in dtype.fields
         )
     return column
 
@@ -168,9 +137,9 @@ def without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 def _has_floats(dtype: pl.DataType) -> bool:
     match dtype:
         case pl.List():
-            return _has_floats(_type(dtype.inner))
+            return _has_floats(instance(dtype.inner))
         case pl.Struct():
-            return any(_has_floats(_type(field.dtype)) for field in dtype.fields)
+            return any(_has_floats(instance(field.dtype)) for field in dtype.fields)
     return isinstance(dtype, pl.Float64)
 
 

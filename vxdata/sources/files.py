@@ -231,7 +231,7 @@ class _Gathered:
     def _spill(self) -> None:
         for spec, frames in self.held.items():
             path = self.folder / f"{spec.namespace}-{self.spilled}.parquet"
-            pl.concat(frames, how="diagonal_relaxed").write_parquet(path, compression="lz4")
+            pl.concat(frames, how="diagonal").write_parquet(path, compression="lz4")
             self.parts.setdefault(spec, []).append(pl.scan_parquet(path, glob=False, hive_partitioning=False))
         self.spilled += 1
         self.bytes_held = 0
@@ -242,7 +242,7 @@ class _Gathered:
         frames = {}
         for spec in self.counts:
             held = [frame.lazy() for frame in self.held.get(spec, [])]
-            frames[spec] = pl.concat([*self.parts.get(spec, []), *held], how="diagonal_relaxed")
+            frames[spec] = pl.concat([*self.parts.get(spec, []), *held], how="diagonal")
         faults = pl.concat([no_faults().select(pl.lit(0, pl.Int64).alias(FILE), pl.all()), *self.faults])
         return FileRows(
             files, frames, faults.sort(FILE, ROW, maintain_order=True), self.counts, (*sorted(self.ignored),)

@@ -11,7 +11,8 @@ import polars as pl
 
 from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec, all_specs
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.sources.cells import TextRules, expectation, is_unread, parse_cells
+from vxdata.sources.cells import TextRules, is_unread
+from vxdata.sources.columns import shown_instants, to_text, typed_column
 
 ROW, FILE = ":row", ":file"  # no column's name holds a colon
 FAULT_SCHEMA = {ROW: pl.Int64(), "field": pl.String(), "value": pl.String(), "reason": pl.String()}
@@ -99,6 +100,8 @@ def faults_at(rows: pl.DataFrame, is_bad: pl.Series, field: str, reason: str) ->
 
 def shown(values: pl.Series) -> pl.Series:
     """Return values as text for a report, cut where they are long."""
+    if isinstance(values.dtype, (pl.Datetime, pl.Date)):
+        return shown_instants(values)
     is_nested = isinstance(values.dtype, (pl.List, pl.Struct, pl.Array, pl.Binary))
     text = pl.Series(values.name, list(map(repr, values))) if is_nested else values.cast(pl.String)
     return text.str.head(MOST_SHOWN)
@@ -120,7 +123,7 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     """
     columns = resource_columns(file, batch.rows.columns, rules)
     rows = batch.rows.select(ROW, *columns)
-    words = rows["identifier"].cast(pl.String).str.split("/").list.first()
+    words = to_text(rows["identifier"]).str.split("/").list.first()
     known = {spec.type_name: spec for spec in rules.specs}
     nameless = pl.concat(_of_no_type(rows, words, known)).join(batch.faults, on=ROW, how="anti", maintain_order="left")
     faults = [batch.faults, nameless]
@@ -166,7 +169,9 @@ def ignored_columns(columns: Iterable[str]) -> frozenset[str]:
 
 def _of_no_type(rows: pl.DataFrame, words: pl.Series, known: dict[str, TableSpec]) -> list[pl.DataFrame]:
     """Return the faults of rows without an identifier, or with one of a type that is not expected."""
-    faults = [faults_at(rows, words.is_null(), "identifier", "identifier is null")]
+    is_null = rows["identifier"].is_null()
+    faults = [faults_at(rows, is_null, "identifier", "identifier is null")]
+    faults.append(faults_at(rows, words.is_null() & ~is_null, "identifier", "identifier is no text in UTF-8"))
     for word in words.unique().drop_nulls():
         if word not in known:
             reason = f"identifier is of the type {word[:64]!r}.{did_you_mean(word, known)}"
@@ -179,44 +184,23 @@ def _typed(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     typed, faults = [rows[ROW]], [no_faults()]
     for name in rows.columns[1:]:
-        cells = _without_null_words(rows[name], text) if parse else rows[name]
+        cells = _without_null_words(rows[name], text) if parse else _without_nan(rows[name])
         wanted = spec.columns[name] if name in ("identifier", "parent_identifier", "license") else spec.fields.get(name)
         if wanted is None:
             reason = f"{name} is no field of {spec.namespace}"
             faults.append(faults_at(rows, cells.is_not_null(), name, reason))
             continue
-        values, reason = _column(file, spec, cells, wanted, parse, text)
+        values, reason = typed_column(file.name, spec, cells, wanted, parse, text)
         faults.append(faults_at(rows, is_unread(cells, values), name, f"{name} {reason}"))
         typed.append(values)
     return pl.DataFrame(typed), pl.concat(faults)
+
+
+def _without_nan(cells: pl.Series) -> pl.Series:
+    return cells.fill_nan(None) if cells.dtype.is_float() else cells
 
 
 def _without_null_words(cells: pl.Series, text: TextRules) -> pl.Series:
     if not text.nulls:
         return cells
     return cells.set(cells.is_in([*text.nulls]).fill_null(False), None)
-
-
-def _column(
-    file: SourceFile, spec: TableSpec, cells: pl.Series, wanted: pl.DataType, parse: bool, text: TextRules
-) -> tuple[pl.Series, str]:
-    """Return the values of a column, and what a cell has to be whose value is null though it is not."""
-    if cells.dtype == pl.String and (parse or isinstance(wanted, (pl.Datetime, pl.Date, pl.Decimal))):
-        values = parse_cells(cells, wanted, text)
-        return (values, expectation(wanted, text)) if wanted != pl.String else (values, "")
-    if wanted == pl.Int64() and cells.dtype.is_float():
-        whole = cells.cast(pl.Int64, strict=False)
-        is_whole = (whole.cast(cells.dtype) == cells).fill_null(False)
-        return whole.zip_with(is_whole, pl.Series([None], dtype=pl.Int64)), "is no whole number of 64 bits"
-    if wanted != pl.String and isinstance(cells.dtype, (pl.String, pl.Boolean)) and cells.dtype != wanted:
-        raise _misfit(file, spec, cells, wanted)
-    if wanted == pl.String and not isinstance(cells.dtype, (pl.String, pl.Categorical, pl.Enum, pl.Null)):
-        raise _misfit(file, spec, cells, wanted)
-    return cells, ""
-
-
-def _misfit(file: SourceFile, spec: TableSpec, cells: pl.Series, wanted: pl.DataType) -> InvalidInputError:
-    return InvalidInputError(
-        f"{file.name}: the column {cells.name!r} is of {cells.dtype}, but {spec.namespace}.{cells.name} of {wanted}. "
-        "Write it with that type; nothing is guessed from another one."
-    )
