@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.servers import make_bucket
 from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.lake import slices
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
 from vxdata.sdk.files import ingest_files
@@ -1040,3 +1041,76 @@ def test_nan_is_null_also_in_a_float_column_of_whole_numbers(client: Client, tmp
     pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
     ingest_files(client, [tmp_path / "a.parquet"])
     assert held(client, "birthyear") == [(1950,), (None,)]
+
+
+# ---- invalid rows and what the files lack
+
+
+def family(client: Client, tmp_path: Path) -> None:
+    """Load three patients of one datasource, each with a study."""
+    studies = [{"identifier": f"imagingstudy/{n}", "parent_identifier": f"patient/{n}"} for n in (1, 2, 3)]
+    ingest_files(client, [write_lines(tmp_path / "family.ndjson", *(patient(n, birthyear=1950) for n in (1, 2, 3)))])
+    ingest_files(client, [write_lines(tmp_path / "studies.ndjson", *studies)])
+
+
+@pytest.mark.parametrize("held_bytes", [1, 1 << 30], ids=["slices", "whole"])
+@pytest.mark.parametrize("form", ["csv", "ndjson", "parquet"])
+def test_an_invalid_row_does_not_make_its_resource_missing(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, held_bytes: int
+) -> None:
+    family(client, tmp_path)
+    monkeypatch.setattr(slices, "POLICY", slices.SlicePolicy(held_bytes=held_bytes, run_bytes=1, sample_rows=1))
+    path = tmp_path / f"m.{form}"
+    if form == "csv":
+        write_csv(path, ("patient/1", "datasource/d", 1950), ("patient/2", "datasource/d", "19x1"), header=HEADER[:3])
+    elif form == "ndjson":
+        write_lines(path, patient(1, birthyear=1950), patient(2, birthyear="19x1"))
+    else:
+        pl.DataFrame([patient(1, birthyear=1950.0), patient(2, birthyear=19.5)]).write_parquet(path)
+    options: Any = {"missing": "delete", "cascade": True, "on_invalid": "skip"}
+    for dry in (True, False):
+        report = ingest_files(client, [path], dry_run=dry, **options)
+        assert (report.rejected["field"].to_list(), report.reports["patients"].deleted) == (["birthyear"], 1)
+    assert held(client, "identifier") == [("patient/1",), ("patient/2",)]
+    assert client.imaging_studies.query().count() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "words"),
+    [
+        ("a.csv", "patient/2,datasource/d", "the row has 2 cells, but the header 3"),
+        ("a.csv", ",datasource/d,1950", "identifier is null"),
+        ("a.csv", "pateint/2,datasource/d,1950", "identifier is of the type 'pateint'"),
+        ("a.ndjson", '{"identifier": "patient/2"', "the line is no JSON object"),
+        ("a.ndjson", '{"identifier": 2}', "identifier is no text"),
+    ],
+)
+def test_what_is_missing_cannot_be_told_beside_a_row_that_nobody_can_name(
+    client: Client, tmp_path: Path, name: str, bad: str, words: str
+) -> None:
+    family(client, tmp_path)
+    good = "identifier,parent_identifier,birthyear\npatient/1,datasource/d,1951\n"
+    lines = json.dumps(patient(1, birthyear=1951)) + "\n"
+    (tmp_path / name).write_text((good if name == "a.csv" else lines) + bad + "\n")
+    for dry in (True, False):
+        with pytest.raises(InvalidInputError, match=rf"{name}, row [23]: {words}.* cannot be told"):
+            ingest_files(client, [tmp_path / name], missing="delete", on_invalid="skip", dry_run=dry)
+    assert held(client, "birthyear") == [(1950,)] * 3
+    assert ingest_files(client, [tmp_path / name], on_invalid="skip").reports["patients"].updated == 1
+
+
+def test_a_row_of_another_type_than_the_one_that_was_named_is_no_nameless_row(client: Client, tmp_path: Path) -> None:
+    family(client, tmp_path)
+    path = write_csv(tmp_path / "a.csv", ("patient/1",), ("volume/1",), header=HEADER[:1])
+    report = ingest_files(client, [path], type="patients", missing="delete", cascade=True, on_invalid="skip")
+    assert report.reports["patients"].deleted == 2
+
+
+def test_an_invalid_row_is_not_closed_with_an_ancestor_of_its_own_type(client: Client, tmp_path: Path) -> None:
+    names = [("1", "patient/1"), ("2", "pathologyspecimen/1"), ("3", "patient/1")]
+    rows = [{"identifier": f"pathologyspecimen/{n}", "parent_identifier": parent} for n, parent in names]
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", patient(1), *rows)])
+    second = write_lines(tmp_path / "b.ndjson", {**rows[1], "is_event_root": "x"}, {**rows[2], "is_event_root": True})
+    with pytest.raises(InvalidInputError, match="holds 'pathologyspecimen/2' but lacks an ancestor"):
+        ingest_files(client, [second], missing="delete", cascade=True, on_invalid="skip")
+    assert client.pathology_specimens.query().count() == 3

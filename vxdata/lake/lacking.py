@@ -55,17 +55,18 @@ def lacking(
     if options.cascade and base.spec.type_name in base.spec.payload.parent_types:
         below = live_descendants(base, found["identifier"])
         found = pl.concat([found, below]).unique("identifier", maintain_order=True)
-    _refuse_contradiction(edges, found["identifier"])
+    _refuse_contradiction(edges, mentioned, found["identifier"])
     return found
 
 
-def _refuse_contradiction(edges: pl.DataFrame, doomed: pl.Series) -> None:
+def _refuse_contradiction(edges: pl.DataFrame, mentioned: pl.Series, doomed: pl.Series) -> None:
     """Refuse a frame that holds a resource of the same table whose parent it lacks, with missing="delete"."""
     held = edges.filter(
         pl.col("identifier").is_in(doomed.implode()) | pl.col("parent_identifier").is_in(doomed.implode())
     )
-    if held.height:
+    names = pl.concat([held["identifier"], mentioned.filter(mentioned.is_in(doomed.implode()))])
+    if len(names):
         raise InvalidInputError(
-            f"the frame holds {name_some(held['identifier'].unique().sort(), 5)} but lacks an ancestor, which "
+            f"the frame holds {name_some(names.unique().sort(), 5)} but lacks an ancestor, which "
             "missing='delete' would close. Put the ancestor into the frame, or leave its descendants out."
         )

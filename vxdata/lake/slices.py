@@ -4,6 +4,7 @@ A slice is a range of identifiers, so that all rows of one identifier meet in on
 slices, one after another, is what would be planned of the whole. A frame that fits into memory is one slice.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -77,6 +78,7 @@ class Slices:
         ranges: disjoint, ascending, and together all identifiers.
         held: the wanted states, where they are one slice.
         runs: where they are more: the rows in files, each sorted by identifier.
+        others: identifiers that the frame mentions, though it has no rows of them.
     """
 
     spec: TableSpec
@@ -84,6 +86,7 @@ class Slices:
     ranges: tuple[Range, ...] = (Range(),)
     held: Wanted | None = None
     runs: tuple[pl.LazyFrame, ...] = ()
+    others: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -109,13 +112,16 @@ class Slices:
 
     def mentioned(self, within: Range) -> pl.Series:
         """Return every identifier of one slice, rejected ones included."""
+        others = self.others.alias("identifier").to_frame().lazy()
         if self.held is not None:
-            return self.held.mentioned
-        named = pl.concat([run.filter(within.holds()).select("identifier") for run in self.runs])
+            return pl.concat([self.held.mentioned, others.collect().to_series()])
+        named = pl.concat([*(run.select("identifier") for run in self.runs), others]).filter(within.holds())
         return read_kept(named.drop_nulls().unique()).to_series()
 
 
-def to_slices(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scratch) -> Slices:
+def to_slices(
+    spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scratch, others: Iterable[str] = ()
+) -> Slices:
     """Match a frame to a table, in memory if it fits.
 
     A type that nests in itself is not sliced: the parents of a slice's rows may stand anywhere in the frame.
@@ -124,20 +130,21 @@ def to_slices(spec: TableSpec, frame: pl.DataFrame | pl.LazyFrame, scratch: Scra
         spec: the table.
         frame: as `to_wanted` takes it; it is read once.
         scratch: where the rows are kept that exceed memory.
+        others: identifiers that the frame mentions, though it has no rows of them.
 
     Raises:
         InvalidInputError: an unknown column, a column of a wrong type, no identifiers, or a frame that cannot be read.
         StorageError: the temporary folder is full.
     """
-    typed = to_typed(spec, frame)
+    typed, also = to_typed(spec, frame), pl.Series("identifier", others, dtype=pl.String)
     gathered = _Gathered(scratch, may_spill=spec.type_name not in spec.payload.parent_types)
     # not collect_batches, to which a panic of Polars is the end of the rows
     readable(spec, lambda: typed.rows.sink_batches(gathered.add, chunk_size=POLICY.batch_rows))
     if not gathered.runs:
         rows = pl.concat([pl.DataFrame(schema=typed.rows.collect_schema()), *gathered.rows])
-        return Slices(spec, typed, held=vet(spec, rows, typed))
+        return Slices(spec, typed, held=vet(spec, rows, typed), others=also)
     runs = gathered.all_runs()
-    return Slices(spec, typed, _ranges(runs, gathered.weight), runs=tuple(run.rows for run in runs))
+    return Slices(spec, typed, _ranges(runs, gathered.weight), runs=tuple(run.rows for run in runs), others=also)
 
 
 def ranges_of(base: Snapshot, datasources: pl.Series) -> tuple[Range, ...]:

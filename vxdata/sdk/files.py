@@ -131,12 +131,28 @@ def ingest_files(
         files = _find(client, paths, Path(folder))
         writer = None if rejects is None else RejectsWriter(Path(rejects), files, rules)
         rows = read_files(files, rules, Path(folder), lambda file, n: progress(f"read {file.name}: {n:,} rows"))
+        if missing == "delete" and on_invalid == "skip":
+            _refuse_nameless(rows)
         keep = _keeper(writer, on_invalid, progress)
         if batch_id is not None and writer is not None and not dry_run:  # a kill after a commit must not lose them
             keep(_load(client, rows, options, on_invalid, True, progress))
         report = _load(client, rows, options, on_invalid, dry_run, progress)
         keep(report)
     return report
+
+
+def _refuse_nameless(rows: FileRows) -> None:
+    """Refuse to close what files lack if nobody can tell what their invalid rows are about."""
+    if rows.nameless.is_empty():
+        return
+    first = rows.nameless.row(0, named=True)
+    count = rows.nameless.select(FILE, ROW).n_unique()
+    more = f", and of {count - 1:,} more" if count > 1 else ""
+    raise InvalidInputError(
+        f"{rows.files[first[FILE]].name}, row {first[ROW]}: {first['reason']}. The resource of this row{more} cannot "
+        "be told, so missing='delete' would close it though it is not missing. Mend such rows, or load without "
+        "missing='delete'."
+    )
 
 
 def _keeper(writer: RejectsWriter | None, on_invalid: str, progress: Progress) -> Callable[[FilesReport], None]:
@@ -193,6 +209,7 @@ def _load(
         return ingest(
             client, frames, missing=options.missing, cascade=options.cascade, valid_from=options.valid_from,
             on_invalid="skip" if skip else "fail", batch_id=options.batch_id, dry_run=dry, reason=options.reason,
+            mentioned={spec.namespace: named for spec, named in rows.named.items()},
             progress=lambda name, _: progress(f"loaded {name}"),
         )  # fmt: skip
 

@@ -31,6 +31,7 @@ def ingest(
     valid_from: str | date | datetime | None = None,
     on_invalid: Literal["fail", "skip"] = "fail",
     batch_id: str | None = None,
+    mentioned: Mapping[str, Iterable[str]] | None = None,
     dry_run: bool = False,
     reason: str | None = None,
     progress: Progress | None = None,
@@ -49,6 +50,8 @@ def ingest(
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
         batch_id: a name for what is written (printable, 256 characters at most), under which it is written once in
             each table: what a killed run has committed is a no-op, and the rest is done.
+        mentioned: with "delete": for each namespace, identifiers that are not closed though its frame has no rows of
+            them.
         dry_run: report what would be done; nothing is written, and no lake is made.
         reason: why, for the audit log.
         progress: told after each commit.
@@ -73,8 +76,13 @@ def ingest(
         if progress is not None:
             progress(spec.namespace, report)
 
+    others = mentioned or {}
     with Scratch() as scratch:
-        wanted = {spec: to_slices(spec, frames[name], scratch) for name, spec in known.items() if name in frames}
+        wanted = {
+            spec: to_slices(spec, frames[name], scratch, others.get(name, ()))
+            for name, spec in known.items()
+            if name in frames
+        }
         if not wanted:
             return {}
         if dry_run:

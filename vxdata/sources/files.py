@@ -18,7 +18,7 @@ from vxdata.errors import InvalidInputError, NotFoundError, name_some
 from vxdata.sources.csv import read_csv
 from vxdata.sources.ndjson import read_ndjson
 from vxdata.sources.parquet import read_parquet
-from vxdata.sources.records import FAULT_SCHEMA, FILE, ROW, Batch, ReadingRules, SourceFile, no_faults, to_typed
+from vxdata.sources.records import FAULT_SCHEMA, FILE, ROW, Batch, ReadingRules, SourceFile, Typed, no_faults, to_typed
 
 FORMS = {
     ".csv": "csv",
@@ -45,6 +45,8 @@ class FileRows:
         faults: what is wrong with rows that are in no frame: `FILE`, `ROW`, field, value, reason.
         counts: how many rows each frame has.
         ignored: the columns that say nothing, since VxData derives them itself.
+        named: for each type, the identifiers of rows with faults, as far as they can be told.
+        nameless: the faults of rows of which it cannot be told what they are about.
     """
 
     files: tuple[SourceFile, ...]
@@ -52,6 +54,8 @@ class FileRows:
     faults: pl.DataFrame
     counts: dict[TableSpec, int]
     ignored: tuple[str, ...]
+    named: dict[TableSpec, pl.Series]
+    nameless: pl.DataFrame
 
 
 def find_files(paths: Sequence[str | Path]) -> list[SourceFile]:
@@ -121,7 +125,7 @@ def read_files(
         rows = 0
         for batch in _ahead(_batches(file, rules)):
             typed = to_typed(file, batch, rules)
-            gathered.add(position, typed.frames, typed.faults, batch.ignored)
+            gathered.add(position, typed, batch.ignored)
             if gathered.fault_count > MOST_FAULTS:
                 _refuse_many(files, gathered.faults)
             filled |= dict.fromkeys(batch.rows.columns)
@@ -188,6 +192,8 @@ class _Gathered:
     held: dict[TableSpec, list[pl.DataFrame]] = field(default_factory=dict)
     parts: dict[TableSpec, list[pl.LazyFrame]] = field(default_factory=dict)
     faults: list[pl.DataFrame] = field(default_factory=list)
+    nameless: list[pl.DataFrame] = field(default_factory=list)
+    named: dict[TableSpec, list[pl.Series]] = field(default_factory=dict)
     counts: dict[TableSpec, int] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
     columns: dict[TableSpec, tuple[str, frozenset[str]]] = field(default_factory=dict)
@@ -196,15 +202,16 @@ class _Gathered:
     bytes_held: int = 0
     spilled: int = 0
 
-    def add(
-        self, position: int, frames: dict[TableSpec, pl.DataFrame], faults: pl.DataFrame, ignored: frozenset[str]
-    ) -> None:
+    def add(self, position: int, typed: Typed, ignored: frozenset[str]) -> None:
         """Keep the typed rows and the faults of a batch of the file at a position."""
         mark = pl.lit(position, pl.Int64).alias(FILE)
-        self.faults.append(faults.select(mark, pl.all()))
-        self.fault_count += faults.height
+        self.faults.append(typed.faults.select(mark, pl.all()))
+        self.nameless.append(typed.nameless.select(mark, pl.all()))
+        self.fault_count += typed.faults.height
         self.ignored |= ignored
-        for spec, frame in frames.items():
+        for spec, named in typed.named.items():
+            self.named.setdefault(spec, []).append(named)
+        for spec, frame in typed.frames.items():
             self.in_file.setdefault(spec, set()).update(frame.columns)
             self.held.setdefault(spec, []).append(frame.select(mark, pl.all()))
             self.counts[spec] = self.counts.get(spec, 0) + frame.height
@@ -243,7 +250,11 @@ class _Gathered:
         for spec in self.counts:
             held = [frame.lazy() for frame in self.held.get(spec, [])]
             frames[spec] = pl.concat([*self.parts.get(spec, []), *held], how="diagonal")
-        faults = pl.concat([no_faults().select(pl.lit(0, pl.Int64).alias(FILE), pl.all()), *self.faults])
-        return FileRows(
-            files, frames, faults.sort(FILE, ROW, maintain_order=True), self.counts, (*sorted(self.ignored),)
-        )
+        named = {spec: pl.concat(parts).unique() for spec, parts in self.named.items()}
+        faults, nameless = _in_order(self.faults), _in_order(self.nameless)
+        return FileRows(files, frames, faults, self.counts, (*sorted(self.ignored),), named, nameless)
+
+
+def _in_order(faults: list[pl.DataFrame]) -> pl.DataFrame:
+    nothing = no_faults().select(pl.lit(0, pl.Int64).alias(FILE), pl.all())
+    return pl.concat([nothing, *faults]).sort(FILE, ROW, maintain_order=True)

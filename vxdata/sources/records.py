@@ -109,10 +109,19 @@ def shown(values: pl.Series) -> pl.Series:
 
 @dataclass(frozen=True)
 class Typed:
-    """Rows of a batch by type, as the tables take them, with `ROW`; and what is wrong with the others."""
+    """Rows of a batch by type.
+
+    Attributes:
+        frames: the rows without faults, as the tables take them, with `ROW`.
+        faults: what is wrong with the others.
+        named: the identifiers of rows with faults, as far as they can be told.
+        nameless: the faults of rows of which it cannot be told what they are about.
+    """
 
     frames: dict[TableSpec, pl.DataFrame]
     faults: pl.DataFrame
+    named: dict[TableSpec, pl.Series]
+    nameless: pl.DataFrame
 
 
 def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
@@ -123,10 +132,11 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     """
     columns = resource_columns(file, batch.rows.columns, rules)
     rows = batch.rows.select(ROW, *columns)
-    words = to_text(rows["identifier"]).str.split("/").list.first()
+    names = to_text(rows["identifier"])
+    words = names.str.split("/").list.first()
     known = {spec.type_name: spec for spec in rules.specs}
-    nameless = pl.concat(_of_no_type(rows, words, known)).join(batch.faults, on=ROW, how="anti", maintain_order="left")
-    faults = [batch.faults, nameless]
+    unknown = pl.concat(_of_no_type(rows, words, known)).join(batch.faults, on=ROW, how="anti", maintain_order="left")
+    faults = [batch.faults, unknown]
     frames = {}
     for word in words.unique(maintain_order=True).drop_nulls():
         if word in known:
@@ -134,9 +144,14 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
             frames[known[word]], found = _typed(file, known[word], own, batch.parse, rules.text)
             faults.append(found)
     wrong = pl.concat(faults)
-    if wrong.height:
-        frames = {spec: frame.join(wrong, on=ROW, how="anti", maintain_order="left") for spec, frame in frames.items()}
-    return Typed(frames, wrong)
+    if wrong.is_empty():
+        return Typed(frames, wrong, {}, wrong)
+    frames = {spec: frame.join(wrong, on=ROW, how="anti", maintain_order="left") for spec, frame in frames.items()}
+    told = rows.select(ROW, names.alias("name"), words.alias("word")).join(wrong, on=ROW, how="semi")
+    named = {spec: told.filter(pl.col("word") == spec.type_name)["name"] for spec in frames}
+    everywhere = [spec.type_name for spec in all_specs()]
+    nameless = wrong.join(told.filter(pl.col("word").is_in(everywhere)), on=ROW, how="anti", maintain_order="left")
+    return Typed(frames, wrong, named, nameless)
 
 
 def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRules) -> list[str]:
