@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import polars as pl
 import pytest
 
 from tests.support.servers import make_bucket
-from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake import slices
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
@@ -576,6 +577,8 @@ def test_rejected_csv_rows_can_be_mended_and_loaded(client: Client, tmp_path: Pa
     ]  # fmt: skip
     mend(rejects, "19x", "1951")
     mend(rejects, "datasource/e", "datasource/d")
+    assert [fault[0] for fault in faults(ingest_files(client, [rejects]))] == [4]
+    mend(rejects, "patient/4,datasource/d\n", "patient/4,datasource/d,,\n")
     assert ingest_files(client, [rejects]).reports["patients"].created == 3
     assert held(client, "birthyear", "sex")[1:] == [(1951, 'a "b", c\nd'), (None, ""), (None, None)]
 
@@ -1114,3 +1117,141 @@ def test_an_invalid_row_is_not_closed_with_an_ancestor_of_its_own_type(client: C
     with pytest.raises(InvalidInputError, match="holds 'pathologyspecimen/2' but lacks an ancestor"):
         ingest_files(client, [second], missing="delete", cascade=True, on_invalid="skip")
     assert client.pathology_specimens.query().count() == 3
+
+
+# ---- what is rejected, mended and loaded again is what the mended original says
+
+
+def skip(client: Client, rejects: Path, *paths: Path, **options: Any) -> Any:
+    return ingest_files(client, paths, on_invalid="skip", rejects=rejects, **options)
+
+
+def states(client: Client, namespace: str, *columns: str) -> list[tuple[Any, ...]]:
+    return list(getattr(client, namespace).query().sort("identifier").select(*columns).collect().iter_rows())
+
+
+def test_rejects_of_one_type_of_a_mixed_csv_file_are_loaded_again(client: Client, tmp_path: Path) -> None:
+    header = ("identifier", "parent_identifier", "birthyear", "study_description")
+    rows = [("patient/1", "datasource/d", "19x", ""), ("imagingstudy/1", "patient/2", "", "a")]
+    path = write_csv(tmp_path / "a.csv", *rows, ("patient/2", "datasource/d", "1952", ""), header=header)
+    skip(client, tmp_path / "r.csv", path)
+    mend(tmp_path / "r.csv", "19x", "1951")
+    ingest_files(client, [tmp_path / "r.csv"])
+    assert held(client, "birthyear") == [(1951,), (1952,)]
+
+
+def test_a_column_of_another_file_in_the_rejects_clears_nothing(client: Client, tmp_path: Path) -> None:
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", patient(1, license="CC0", sex="M"))])
+    a = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "19x"), header=HEADER[:3])
+    header = ("identifier", "parent_identifier", "study_description", "license")
+    b = write_csv(tmp_path / "b.csv", ("imagingstudy/1", "patient/9", "a", ""), header=header)
+    rejects, again = tmp_path / "r.csv", tmp_path / "again.csv"
+    skip(client, rejects, a, b)
+    assert rejects.read_text().startswith("_file,_row,_field,_reason,_columns,identifier,parent_identifier,birthyear,")
+    mend(rejects, "patient/9", "patient/1")
+    skip(client, again, rejects)  # what it rejects still says which columns it has
+    mend(again, "19x", "1951")
+    ingest_files(client, [again])
+    assert states(client, "patients", "birthyear", "license", "sex") == [(1951, "CC0", "M")]
+    assert states(client, "imaging_studies", "study_description", "license") == [("a", None)]
+    again.write_text(again.read_text().rstrip("\n") + "CC-BY\n")
+    assert faults(ingest_files(client, [again])) == [(2, "license", "CC-BY")]
+
+
+@pytest.mark.parametrize("other", [None, ("imagingstudy/1", "patient/9", "x")], ids=["one header", "two headers"])
+def test_a_row_with_too_few_cells_is_rejected_again_unless_it_is_mended(
+    client: Client, tmp_path: Path, other: tuple[str, ...] | None
+) -> None:
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", patient(2, sex="M"))])
+    a = write_csv(tmp_path / "a.csv", ("patient/2", "datasource/d", "1951"))
+    b = [] if other is None else [write_csv(tmp_path / "b.csv", other, header=(*HEADER[:2], "study_description"))]
+    skip(client, tmp_path / "r.csv", a, *b)
+    found = faults(ingest_files(client, [tmp_path / "r.csv"], on_invalid="skip"))
+    assert {row for row, field, _ in found if field is None} == {2}
+    assert held(client, "birthyear", "sex") == [(None, "M")]
+
+
+def test_a_line_with_a_key_twice_is_rejected_again_unless_it_is_mended(client: Client, tmp_path: Path) -> None:
+    line = '{"identifier": "patient/1", "parent_identifier": "datasource/d", "sex": "M", "sex": "F"}'
+    rejects = tmp_path / "r.ndjson"
+    skip(client, rejects, write_lines(tmp_path / "a.ndjson", line))
+    assert json.loads(rejects.read_text())["_line"] == line
+    assert ingest_files(client, [rejects]).rejected_rows == 1
+
+
+def test_a_key_that_a_rejected_line_lacks_clears_as_in_its_file(client: Client, tmp_path: Path) -> None:
+    ingest_files(client, [write_lines(tmp_path / "a.ndjson", patient(1, sex="M"), patient(2, sex="M"))])
+    second = write_lines(tmp_path / "b.ndjson", patient(1, birthyear="x"), patient(2, sex="F", birthyear=1950))
+    rejects, again = tmp_path / "r.ndjson", tmp_path / "again.ndjson"
+    skip(client, rejects, second)
+    skip(client, again, rejects)
+    mend(again, '"x"', "1951")
+    ingest_files(client, [again])
+    assert held(client, "birthyear", "sex") == [(1951, None), (1950, "F")]
+
+
+def test_rejected_records_of_parquet_come_back_with_their_types(client: Client, tmp_path: Path) -> None:
+    values = {"birthyear": [1956.0, 1957.0], "sex": [b"M", None]}
+    wrong = pl.DataFrame([patient(1), patient(2)]).with_columns(**{k: pl.Series(v) for k, v in values.items()})
+    psa = {"identifier": ["psameasurement/1"], "parent_identifier": ["patient/1"], "value": [Decimal("2.50")]}
+    at = instants(1_000, unit="ms")
+    wrong.with_columns(parent_identifier=pl.lit("datasource/e")).write_parquet(tmp_path / "a.parquet")
+    pl.DataFrame(psa).with_columns(measured_at=at).write_parquet(tmp_path / "b.parquet")
+    skip(client, tmp_path / "r.ndjson", tmp_path / "a.parquet", tmp_path / "b.parquet")
+    mend(tmp_path / "r.ndjson", "datasource/e", "datasource/d")
+    assert ingest_files(client, [tmp_path / "r.ndjson"]).rejected_rows == 0
+    assert held(client, "birthyear", "sex") == [(1956, "M"), (1957, None)]
+    second = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert states(client, "psa_measurements", "value", "measured_at") == [(2.5, second)]
+
+
+def test_an_instant_beyond_the_calendar_is_kept_in_the_rejects(client: Client, tmp_path: Path) -> None:
+    rows = volumes(client).with_columns(acquisition_datetime=instants(0, 3 * 10**17, unit="ms"))
+    rows.write_parquet(tmp_path / "a.parquet")
+    skip(client, tmp_path / "r.ndjson", tmp_path / "a.parquet")
+    assert json.loads((tmp_path / "r.ndjson").read_text())["acquisition_datetime"] == "300000000000000000"
+
+
+@pytest.mark.parametrize("name", ["nofolder/r.csv", "folder.csv", "readonly/r.csv"])
+def test_a_rejects_file_that_cannot_be_written_stops_the_run_before_it_commits(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "readonly").mkdir()
+    rows = [("patient/1", "datasource/d", 1950, ""), ("patient/2", "datasource/d", "x", "")]
+    path = write_csv(tmp_path / "a.csv", *rows)
+    if name.startswith("readonly"):
+        monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises((InvalidInputError, StorageError)):
+        skip(client, tmp_path / name, path)
+    assert held(client, "identifier") == []
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_name_of_a_file_is_not_bound_to_the_encoding_of_its_rows(client: Client, tmp_path: Path) -> None:
+    rows = [("patient/1", "datasource/d", 1950, "ä"), ("patient/2", "datasource/d", "19x", "ü")]
+    path = write_csv(tmp_path / "数据.csv", *rows, encoding="cp1252")
+    skip(client, tmp_path / "r.csv", path, encoding="cp1252")
+    text = (tmp_path / "r.csv").read_text(encoding="cp1252")
+    assert r"\u6570\u636e.csv,3,birthyear" in text
+    (tmp_path / "r.csv").write_text(text.replace("19x", "1951"), encoding="cp1252")
+    ingest_files(client, [tmp_path / "r.csv"], encoding="cp1252")
+    assert held(client, "birthyear", "sex") == [(1950, "ä"), (1951, "ü")]
+
+
+def test_a_run_that_rejects_nothing_leaves_no_rejects_of_an_earlier_one(client: Client, tmp_path: Path) -> None:
+    path, rejects = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "x", "")), tmp_path / "r.csv"
+    skip(client, rejects, path)
+    assert rejects.exists()
+    skip(client, rejects, write_csv(path, ("patient/1", "datasource/d", "1950", "")))
+    assert not rejects.exists()
+
+
+@pytest.mark.parametrize("on_invalid", ["fail", "skip"])
+def test_a_batch_that_was_loaded_is_not_judged_again(client: Client, tmp_path: Path, on_invalid: Any) -> None:
+    path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "1950", ""))
+    ingest_files(client, [path], batch_id="1")
+    write_csv(path, ("patient/1", "datasource/d", "19x", ""), ("", "datasource/d", "", ""))
+    report = ingest_files(client, [path], batch_id="1", on_invalid=on_invalid, missing="delete")
+    assert (report.already_committed, report.rejected_rows) == (True, 0)
+    assert ingest_files(client, [path], batch_id="2").rejected_rows == 2

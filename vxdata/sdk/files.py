@@ -1,7 +1,7 @@
 """Files into a lake: read, checked as a whole, and loaded; each row that cannot be is named by file, row and field."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,12 +10,12 @@ from typing import Any, Literal
 import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
-from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.errors import InvalidInputError, NotFoundError, did_you_mean
 from vxdata.lake.objects import fetch_objects
 from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
-from vxdata.sdk.ingest import ingest
+from vxdata.sdk.ingest import ingest, is_ingested
 from vxdata.sources.cells import TextRules, check_date_form
 from vxdata.sources.files import FORMS, FileRows, find_files, form_of, read_files
 from vxdata.sources.records import FILE, ROW, ReadingRules, SourceFile, shown
@@ -102,7 +102,8 @@ def ingest_files(
         cascade: whether such a resource may take its live descendants with it.
         valid_from: the instant of the new versions, for loading history.
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
-        rejects: where rejected rows go, with what is wrong with them, to be mended and loaded again.
+        rejects: where rejected rows go, with what is wrong with them, to be mended and loaded again; a run that rejects
+            nothing removes what is there.
         batch_id: a name for what is loaded (printable, 256 characters at most), under which it is loaded once: again,
             also after edits and also if the first run was killed, only what is left of it is done. The rejects file
             is then left as the first run wrote it.
@@ -131,14 +132,24 @@ def ingest_files(
         files = _find(client, paths, Path(folder))
         writer = None if rejects is None else RejectsWriter(Path(rejects), files, rules)
         rows = read_files(files, rules, Path(folder), lambda file, n: progress(f"read {file.name}: {n:,} rows"))
+        if batch_id is not None and _is_repeat(client, rows, batch_id):
+            rows = replace(rows, faults=rows.faults.clear(), nameless=rows.nameless.clear())  # nothing is judged
         if missing == "delete" and on_invalid == "skip":
             _refuse_nameless(rows)
-        keep = _keeper(writer, on_invalid, progress)
-        if batch_id is not None and writer is not None and not dry_run:  # a kill after a commit must not lose them
+        keep = _keeper(writer, rows, on_invalid, progress)
+        if writer is not None and on_invalid == "skip" and not dry_run:  # no kill, and no full disk, must lose them
             keep(_load(client, rows, options, on_invalid, True, progress))
         report = _load(client, rows, options, on_invalid, dry_run, progress)
         keep(report)
     return report
+
+
+def _is_repeat(client: Client, rows: FileRows, batch_id: str) -> bool:
+    """Whether a batch was loaded before, into the tables of all types that the files have."""
+    try:
+        return bool(rows.frames) and is_ingested(client, batch_id, [spec.namespace for spec in rows.frames])
+    except NotFoundError:  # there is no lake yet
+        return False
 
 
 def _refuse_nameless(rows: FileRows) -> None:
@@ -155,13 +166,20 @@ def _refuse_nameless(rows: FileRows) -> None:
     )
 
 
-def _keeper(writer: RejectsWriter | None, on_invalid: str, progress: Progress) -> Callable[[FilesReport], None]:
+def _keeper(
+    writer: RejectsWriter | None, rows: FileRows, on_invalid: str, progress: Progress
+) -> Callable[[FilesReport], None]:
     """Return what writes the rejects file, unless a run that began the batch wrote it: a repeat checks less."""
+    written: list[pl.DataFrame] = []
 
     def keep(report: FilesReport) -> None:
-        if writer is not None and report.rejected.height and not (on_invalid == "skip" and report.is_begun):
+        is_left = report.is_begun and (on_invalid == "skip" or report.rejected.is_empty())
+        if writer is None or is_left or (written and written[-1].equals(report.rejected)):
+            return
+        if report.rejected.height:
             progress(f"write {writer.path}")
-            writer.write(report.rejected)
+        writer.write(report.rejected, rows)
+        written.append(report.rejected)
 
     return keep
 

@@ -47,6 +47,7 @@ class FileRows:
         ignored: the columns that say nothing, since VxData derives them itself.
         named: for each type, the identifiers of rows with faults, as far as they can be told.
         nameless: the faults of rows of which it cannot be told what they are about.
+        columns: for each file, what the types in it set.
     """
 
     files: tuple[SourceFile, ...]
@@ -56,6 +57,7 @@ class FileRows:
     ignored: tuple[str, ...]
     named: dict[TableSpec, pl.Series]
     nameless: pl.DataFrame
+    columns: tuple[dict[TableSpec, frozenset[str]], ...]
 
 
 def find_files(paths: Sequence[str | Path]) -> list[SourceFile]:
@@ -162,7 +164,7 @@ def _batches(file: SourceFile, rules: ReadingRules) -> Iterator[Batch]:
 
 def _refuse_stray(file: SourceFile, columns: dict[str, None], present: set[TableSpec], rules: ReadingRules) -> None:
     """Refuse a file with a column that none of the types in it has, though another type has it."""
-    if not present:
+    if not present or {"_file", "_row", "_reason"} <= columns.keys():  # rejects of one type, of a file of several
         return
     own = {name for spec in present for name in spec.fields}
     for name in columns:
@@ -197,6 +199,7 @@ class _Gathered:
     counts: dict[TableSpec, int] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
     columns: dict[TableSpec, tuple[str, frozenset[str]]] = field(default_factory=dict)
+    by_file: list[dict[TableSpec, frozenset[str]]] = field(default_factory=list)
     in_file: dict[TableSpec, set[str]] = field(default_factory=dict)
     fault_count: int = 0
     bytes_held: int = 0
@@ -233,6 +236,7 @@ class _Gathered:
                     f"({name_some(sorted(columns ^ found), 5)}), and a missing field stays as it is, while an empty "
                     "one is cleared. Load them one after the other."
                 )
+        self.by_file.append({spec: frozenset(found) - {ROW} for spec, found in self.in_file.items()})
         self.in_file.clear()
 
     def _spill(self) -> None:
@@ -252,7 +256,7 @@ class _Gathered:
             frames[spec] = pl.concat([*self.parts.get(spec, []), *held], how="diagonal")
         named = {spec: pl.concat(parts).unique() for spec, parts in self.named.items()}
         faults, nameless = _in_order(self.faults), _in_order(self.nameless)
-        return FileRows(files, frames, faults, self.counts, (*sorted(self.ignored),), named, nameless)
+        return FileRows(files, frames, faults, self.counts, (*sorted(self.ignored),), named, nameless, (*self.by_file,))
 
 
 def _in_order(faults: list[pl.DataFrame]) -> pl.DataFrame:

@@ -16,8 +16,10 @@ from vxdata.sources.columns import shown_instants, to_text, typed_column
 
 ROW, FILE = ":row", ":file"  # no column's name holds a colon
 FAULT_SCHEMA = {ROW: pl.Int64(), "field": pl.String(), "value": pl.String(), "reason": pl.String()}
-REJECT_COLUMNS = ("_file", "_row", "_field", "_value", "_reason", "_line")
-"""What a rejects file has beside the source's columns; ignored when it is loaded again. No field starts with ``_``."""
+COLUMNS = "_columns"
+"""Of a rejects file: the columns that the row's source has, parted by blanks, where the rejects file has others."""
+REJECT_COLUMNS = ("_file", "_row", "_field", "_value", "_reason", "_line", COLUMNS)
+"""What a rejects file has beside the source's columns. No field starts with ``_``."""
 
 MOST_SHOWN = 200
 
@@ -131,7 +133,7 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
         InvalidInputError: a column belongs to no type, or has a type that fits none.
     """
     columns = resource_columns(file, batch.rows.columns, rules)
-    rows = batch.rows.select(ROW, *columns)
+    rows = batch.rows.select(ROW, *(name for name in columns if name != COLUMNS))
     names = to_text(rows["identifier"])
     words = names.str.split("/").list.first()
     known = {spec.type_name: spec for spec in rules.specs}
@@ -141,7 +143,8 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     for word in words.unique(maintain_order=True).drop_nulls():
         if word in known:
             own = rows if words.n_unique() == 1 else rows.filter(words == word)
-            frames[known[word]], found = _typed(file, known[word], own, batch.parse, rules.text)
+            said = _said_columns(batch, words == word)
+            frames[known[word]], found = _typed(file, known[word], own, batch.parse, rules.text, said)
             faults.append(found)
     wrong = pl.concat(faults)
     if wrong.is_empty():
@@ -155,12 +158,13 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
 
 
 def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRules) -> list[str]:
-    """Return the columns that say something of resources; derived ones and those of a rejects file do not.
+    """Return the columns that say something of resources, and `COLUMNS`; derived ones and those of rejects do not.
 
     Raises:
         InvalidInputError: a column belongs to no type; names the nearest ones. Or there are no identifiers.
     """
-    names = [name for name in columns if name not in DERIVED_COLUMNS and name not in (*REJECT_COLUMNS, ROW)]
+    silent = {*DERIVED_COLUMNS, *REJECT_COLUMNS, ROW} - {COLUMNS}
+    names = [name for name in columns if name not in silent]
     for reason in stray_columns(names, rules).values():
         raise InvalidInputError(f"{file.name}: {reason}")
     if "identifier" not in names:
@@ -194,13 +198,32 @@ def _of_no_type(rows: pl.DataFrame, words: pl.Series, known: dict[str, TableSpec
     return faults
 
 
+def _said_columns(batch: Batch, is_own: pl.Series) -> frozenset[str] | None:
+    """Return the columns that the sources of some rows of a rejects file have; None if it has no others."""
+    if COLUMNS not in batch.rows.columns:
+        return None
+    said = batch.rows[COLUMNS].filter(is_own)
+    if said.null_count() == len(said) or (batch.parse and said.null_count()):
+        return None
+    return frozenset(name for names in said.drop_nulls().unique() for name in names.split())
+
+
 def _typed(
-    file: SourceFile, spec: TableSpec, rows: pl.DataFrame, parse: bool, text: TextRules
+    file: SourceFile,
+    spec: TableSpec,
+    rows: pl.DataFrame,
+    parse: bool,
+    text: TextRules,
+    said: frozenset[str] | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     typed, faults = [rows[ROW]], [no_faults()]
     for name in rows.columns[1:]:
         cells = _without_null_words(rows[name], text) if parse else _without_nan(rows[name])
-        wanted = spec.columns[name] if name in ("identifier", "parent_identifier", "license") else spec.fields.get(name)
+        wanted = _wanted(spec, name)
+        if parse and said is not None and name not in said:  # a cell of another file's column: empty says nothing
+            reason = f"{name} is no column of the row's file ({COLUMNS})"
+            faults.append(faults_at(rows, cells.is_not_null(), name, reason))
+            continue
         if wanted is None:
             reason = f"{name} is no field of {spec.namespace}"
             faults.append(faults_at(rows, cells.is_not_null(), name, reason))
@@ -208,7 +231,15 @@ def _typed(
         values, reason = typed_column(file.name, spec, cells, wanted, parse, text)
         faults.append(faults_at(rows, is_unread(cells, values), name, f"{name} {reason}"))
         typed.append(values)
+    if said is not None and not parse:  # keys that other lines of the row's file have
+        lacked = {name: _wanted(spec, name) for name in sorted(said) if name not in rows.columns}
+        typed += [pl.Series(name, [None] * rows.height, dtype=dtype) for name, dtype in lacked.items() if dtype]
     return pl.DataFrame(typed), pl.concat(faults)
+
+
+def _wanted(spec: TableSpec, name: str) -> pl.DataType | None:
+    """Return the type of a column that a file may set; None if the type has none of this name."""
+    return spec.columns[name] if name in ("identifier", "parent_identifier", "license") else spec.fields.get(name)
 
 
 def _without_nan(cells: pl.Series) -> pl.Series:

@@ -1,29 +1,35 @@
 """The rejects file: the rows that were refused, as their source wrote them, and what is wrong with each.
 
-It can be mended and loaded again: what it has beside the source's columns starts with ``_`` and is ignored.
+It can be mended and loaded again: what it has beside the source's columns starts with ``_``. `COLUMNS` alone is read:
+it says which columns the source has, where the rejects file has others.
 """
 
-import json
+import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import polars as pl
 
-from vxdata.errors import InvalidInputError
+from vxdata.errors import InvalidInputError, StorageError
 from vxdata.sources.csv import read_cells
-from vxdata.sources.records import REJECT_COLUMNS, ReadingRules, SourceFile
+from vxdata.sources.files import FileRows
+from vxdata.sources.records import COLUMNS, REJECT_COLUMNS, ReadingRules, SourceFile
+from vxdata.sources.rejected_objects import read_objects, to_line
 
 _ADDED = ("_file", "_row", "_field", "_reason")
+_Cells = list[str | None]
+_Reasons = Mapping[int, tuple[str, str]]
 
 
 class RejectsWriter:
     """Writes a rejects file in the form of its sources: CSV for CSV files, else NDJSON.
 
     Raises:
-        InvalidInputError: its suffix does not say that form, the sources have both forms, or it is one of them.
+        InvalidInputError: its suffix does not say that form, the sources have both forms, it is one of them, or its
+            folder is none.
     """
 
     def __init__(self, path: Path, files: Sequence[SourceFile], rules: ReadingRules) -> None:
@@ -42,53 +48,119 @@ class RejectsWriter:
             )
         if any(path.resolve() == file.path.resolve() for file in files):
             raise InvalidInputError(f"{path} is one of the files that are loaded; name another one.")
+        if path.is_dir() or not path.resolve().parent.is_dir():
+            raise InvalidInputError(f"{path}: rejected rows are written to a file in a folder that exists.")
 
-    def write(self, rejected: pl.DataFrame) -> None:
-        """Write the rejected rows.
+    def write(self, rejected: pl.DataFrame, rows: FileRows) -> None:
+        """Write the rejected rows; without any, remove what an earlier run left there.
 
         Args:
             rejected: file, row, field, value, reason.
+            rows: what the files say.
+
+        Raises:
+            InvalidInputError: a row holds what the encoding of the files cannot say.
+            StorageError: the file cannot be written.
         """
         by_file = {file.name: _reasons(rejected.filter(pl.col("file") == file.name)) for file in self._files}
-        if self._form == "csv":
-            self._write_csv(by_file)
+        encoding = (self._rules.encoding if self._form == "csv" else None) or "utf-8"
+        if rejected.is_empty():
+            self.path.unlink(missing_ok=True)
             return
-        with self.path.open("w", encoding="utf-8") as stream:
-            for file in self._files:
-                for row, content in _objects(file, by_file[file.name]):
-                    added = dict(zip(_ADDED, (file.name, row, *by_file[file.name][row]), strict=True))
-                    stream.write(json.dumps({**added, **content}, default=_as_json) + "\n")
+        with _replacing(self.path, encoding) as stream:
+            if self._form == "csv":
+                _CsvRejects(stream, self._files, self._rules, self.path, encoding).write(by_file)
+            else:
+                self._write_objects(stream, by_file, rows)
 
-    def _write_csv(self, by_file: Mapping[str, Mapping[int, tuple[str, str]]]) -> None:
-        delimiter = self._rules.delimiter or ("\t" if self.path.suffix.lower() == ".tsv" else ",")
+    def _write_objects(self, stream: IO[str], by_file: Mapping[str, _Reasons], rows: FileRows) -> None:
+        for position, file in enumerate(self._files):
+            reasons = by_file[file.name]
+            for row, content in read_objects(file, reasons, rows.columns[position]):
+                added = zip(_ADDED, (_said(file.name, "utf-8"), row, *reasons[row]), strict=True)
+                stream.write(to_line({**dict(added), **content}))
+
+
+class _CsvRejects:
+    """Rejected rows of CSV files, which may have different headers, under one header."""
+
+    def __init__(
+        self, stream: IO[str], files: Sequence[SourceFile], rules: ReadingRules, path: Path, encoding: str
+    ) -> None:
+        self._stream, self._files, self._rules, self._encoding = stream, files, rules, encoding
+        self._delimiter = rules.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+
+    def write(self, by_file: Mapping[str, _Reasons]) -> None:
+        """Write the header, and the rows of each file."""
         read = {file.name: read_cells(file, self._rules, by_file[file.name]) for file in self._files}
-        names = dict.fromkeys(name for header, _ in read.values() for name in header)
-        header = [name for name in names if name not in REJECT_COLUMNS]
-        with self.path.open("w", encoding=self._rules.encoding or "utf-8", newline="") as stream:
+        headers = {name: own for name, (own, _) in read.items() if by_file[name]}
+        differ = len({frozenset(_own(header)) for header in headers.values()}) > 1
+        says_columns = differ or any(COLUMNS in header for header in headers.values())
+        header = list(dict.fromkeys(name for own in headers.values() for name in _own(own)))
+        self._line([*_ADDED, *([COLUMNS] if says_columns else []), *header])
+        for name, own in headers.items():
+            for row, cells in read[name][1]:
+                added = [_said(text or None, self._encoding) for text in (name, str(row), *by_file[name][row])]
+                columns = [_columns_of(own, cells)] if says_columns else []
+                self._line([*added, *columns, *_under(header, own, cells)])
 
-            def write(cells: Iterable[Any]) -> None:
-                stream.write(delimiter.join(_quoted(cell, delimiter) for cell in cells) + "\n")
-
-            write([*_ADDED, *header])
-            for name, (own, rows) in read.items():
-                for row, cells in rows:
-                    fields, reasons = by_file[name][row]
-                    write([name, row, fields or None, reasons, *_in_order(header, own, cells)])
+    def _line(self, cells: Iterable[str | None]) -> None:
+        self._stream.write(self._delimiter.join(_quoted(cell, self._delimiter) for cell in cells) + "\n")
 
 
-def _quoted(cell: Any, delimiter: str) -> str:
+@contextmanager
+def _replacing(path: Path, encoding: str) -> Iterator[IO[str]]:
+    """Open a file that takes the place of another one when it is whole."""
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with unfinished.open("w", encoding=encoding, newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    except UnicodeError as error:
+        raise InvalidInputError(f"{path}: rejected rows cannot be written in {encoding}: {error}") from error
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise StorageError(f"{words}.", uri=str(path), operation="write", retryable=False) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _said(text: str | None, encoding: str) -> str | None:
+    """Return text with what an encoding lacks escaped: what VxData adds itself is for people to read."""
+    return None if text is None else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _quoted(cell: str | None, delimiter: str) -> str:
     """Return a cell as CSV: nothing for null, quotes for empty text and where something in it asks for them."""
     if cell is None:
         return ""
-    text = str(cell)
-    needs_quotes = not text or any(mark in text for mark in (delimiter, '"', "\n", "\r"))
-    return '"' + text.replace('"', '""') + '"' if needs_quotes else text
+    needs_quotes = not cell or any(mark in cell for mark in (delimiter, '"', "\n", "\r"))
+    return '"' + cell.replace('"', '""') + '"' if needs_quotes else cell
 
 
-def _in_order(header: list[str], names: list[str], values: list[str | None]) -> list[str | None]:
-    """Return cells under another header; those that a row has too many stay at its end, to be mended."""
-    by_name = dict(zip(names, values, strict=False))
-    return [*(by_name.get(name) for name in header), *values[len(names) :]]
+def _own(header: Iterable[str]) -> list[str]:
+    """Return the columns that say something of resources."""
+    return [name for name in header if name not in REJECT_COLUMNS]
+
+
+def _columns_of(header: list[str], cells: _Cells) -> str:
+    """Return the columns that a row's source has: a rejects file that is loaded again says so in each row."""
+    said = dict(zip(header, cells, strict=False)).get(COLUMNS)
+    return said or " ".join(_own(header))
+
+
+def _under(header: list[str], own: list[str], cells: _Cells) -> _Cells:
+    """Return a row's cells under another header.
+
+    A row with too few cells stays in the order of its own header, and as short as it is; with too many, the last ones
+    stay at its end: neither is taken for a whole row.
+    """
+    by_name = dict(zip(own, cells, strict=False))
+    if len(cells) < len(own):
+        return [cell for name, cell in by_name.items() if name not in REJECT_COLUMNS]
+    return [*(by_name.get(name) for name in header), *cells[len(own) :]]
 
 
 def _reasons(rejected: pl.DataFrame) -> dict[int, tuple[str, str]]:
@@ -97,38 +169,3 @@ def _reasons(rejected: pl.DataFrame) -> dict[int, tuple[str, str]]:
         pl.col("field").drop_nulls().unique(maintain_order=True).str.join(", "), pl.col("reason").str.join("; ")
     )
     return {row: (fields, reasons) for row, fields, reasons in words.iter_rows()}
-
-
-def _objects(file: SourceFile, wanted: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read some rows as JSON objects; a line that is none comes as it stands, as ``_line``."""
-    if file.form == "parquet":
-        scan = pl.scan_parquet(file.path, glob=False, hive_partitioning=False).with_row_index(":row", 1)
-        for content in scan.filter(pl.col(":row").is_in([*wanted])).collect().iter_rows(named=True):
-            yield content.pop(":row"), content
-        return
-    rows = {*wanted}
-    with file.path.open("rb") as stream:
-        for row, line in enumerate(stream, start=1):
-            if row in rows:
-                yield row, _content(line)
-
-
-def _content(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        return {"_line": line.decode(errors="replace").rstrip("\r\n")}
-    return {name: value for name, value in found.items() if name not in _ADDED}
-
-
-def _as_json(value: Any) -> Any:
-    match value:
-        case datetime() | date():
-            return value.isoformat()
-        case Decimal():
-            return str(value)
-        case bytes():
-            return value.hex()
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,120 @@
+"""Rejected rows of NDJSON and Parquet files as JSON objects that can be mended and loaded again."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from vxdata.catalog.table import TableSpec, all_specs
+from vxdata.schemas.fits import instance
+from vxdata.sources.columns import shown_instants, to_text
+from vxdata.sources.records import COLUMNS, SourceFile
+
+_LINE = "_line"
+_DROPPED = ("_file", "_row", "_field", "_reason")
+_Columns = Mapping[TableSpec, frozenset[str]]
+
+
+def read_objects(file: SourceFile, wanted: Collection[int], columns: _Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read some rows of a file as JSON objects.
+
+    A line that is no object, or that names a key twice, comes as it stands, as ``_line``.
+
+    Args:
+        file: NDJSON or Parquet.
+        wanted: the places of the rows.
+        columns: what each type in the file sets: a key that a line lacks is null if another line has it, so that its
+            row names them all (`COLUMNS`).
+    """
+    if not wanted:
+        return
+    if file.form == "parquet":
+        yield from _records(file, wanted)
+        return
+    with file.path.open("rb") as stream:
+        for row, line in enumerate(stream, start=1):
+            if row in wanted:
+                yield row, _content(line, columns)
+
+
+def to_line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of NDJSON."""
+    return json.dumps(row, default=str) + "\n"
+
+
+def _content(line: bytes, columns: _Columns) -> dict[str, Any]:
+    try:
+        found = json.loads(line.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return {_LINE: line.decode(errors="replace").rstrip("\r\n")}
+    content = {name: value for name, value in found.items() if name not in _DROPPED}
+    said = _columns_of(content, columns)
+    if COLUMNS in content or said <= content.keys():
+        return content
+    return {COLUMNS: " ".join(sorted(said)), **content}
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _columns_of(content: Mapping[str, Any], columns: _Columns) -> frozenset[str]:
+    """Return the columns that a row's type sets in its file; of a file of one type, those of that type."""
+    word = str(content.get("identifier")).partition("/")[0]
+    by_word = {spec.type_name: names for spec, names in columns.items()}
+    only = next(iter(by_word.values())) if len(by_word) == 1 else frozenset[str]()
+    return by_word.get(word, only)
+
+
+# ---- records of Parquet
+
+
+def _records(file: SourceFile, wanted: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    scan = pl.scan_parquet(file.path, glob=False, hive_partitioning=False).with_row_index(":row", 1)
+    rows = scan.filter(pl.col(":row").is_in([*wanted])).collect()
+    specs = {spec.type_name: spec for spec in all_specs()}
+    for content in pl.DataFrame([_plain(column) for column in rows]).iter_rows(named=True):
+        spec = specs.get(str(content.get("identifier")).partition("/")[0])
+        fields: Mapping[str, pl.DataType] = {} if spec is None else spec.fields
+        yield content.pop(":row"), {name: _as_json(value, fields.get(name)) for name, value in content.items()}
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    """Return a column whose values Python holds: of instants, those that are none of its own as text."""
+    match column.dtype:
+        case pl.Datetime() | pl.Date():
+            count, text = column.to_physical(), shown_instants(column)
+            is_number = (text == count.cast(pl.String)).fill_null(False)
+            return text if is_number.any() else column
+        case pl.Binary():
+            text = to_text(column)
+            return column if (text.is_null() & column.is_not_null()).any() else text
+    return column
+
+
+def _as_json(value: Any, wanted: pl.DataType | None) -> Any:
+    """Return a value in the JSON form of its field's type, so that it can be loaded from there."""
+    match value, wanted:
+        case float(), pl.Int64() if value.is_integer():
+            return int(value)
+        case Decimal(), pl.Float64():
+            return float(value)
+        case list(), pl.List():
+            return [_as_json(item, instance(wanted.inner)) for item in value]
+        case dict(), pl.Struct():
+            inner = {field.name: instance(field.dtype) for field in wanted.fields}
+            return {name: _as_json(item, inner.get(name)) for name, item in value.items()}
+        case ((datetime() | date()), _):
+            return value.isoformat()
+        case bytes(), _:
+            return value.hex()
+    return value
