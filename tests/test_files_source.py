@@ -706,11 +706,14 @@ def test_objects_of_a_bucket_are_read(
     store = S3Store(bucket, **find_s3_settings(lake_uri).obstore_keywords())
     lines = [{"identifier": "datasource/d"}, patient(1)]
     store.put("in/a b/x=1.ndjson", "\n".join(map(json.dumps, lines)).encode())
-    store.put("in/readme.txt", b"nonsense")
+    for name in ("readme.txt", ".hidden.csv", "_tmp/b.csv", "deep/.git/c.ndjson"):
+        store.put(f"in/{name}", b"nonsense")
+    store.put("_in/d.ndjson", json.dumps(patient(1)).encode())
     client = Client(lake_uri)
     for address in (f"s3://{bucket}/in", f"s3://{bucket}/in/a b/x=1.ndjson"):
         report = ingest_files(client, [address])
         assert report.files == (f"s3://{bucket}/in/a b/x=1.ndjson",)
+    assert ingest_files(client, [f"s3://{bucket}/_in/"]).files == (f"s3://{bucket}/_in/d.ndjson",)  # named as such
     assert client.patients.query().filter(F.datasource_id == "d").count() == 1
     with pytest.raises(NotFoundError, match="nothing to read at s3://"):
         ingest_files(client, [f"s3://{bucket}/nothing/"])
@@ -1255,3 +1258,19 @@ def test_a_batch_that_was_loaded_is_not_judged_again(client: Client, tmp_path: P
     report = ingest_files(client, [path], batch_id="1", on_invalid=on_invalid, missing="delete")
     assert (report.already_committed, report.rejected_rows) == (True, 0)
     assert ingest_files(client, [path], batch_id="2").rejected_rows == 2
+
+
+# ---- what tells rows apart
+
+
+def test_rows_of_one_identifier_are_each_reported_with_their_own_reason(client: Client, tmp_path: Path) -> None:
+    wrong = [{"identifier": "volume/1", "parent_identifier": parent} for parent in ("volume/9", "imagingstudy/1")]
+    rows = volumes(client).with_columns(derived_from=pl.lit(None, pl.List(pl.String)), slice_thickness=float("nan"))
+    more = pl.DataFrame(wrong).with_columns(derived_from=pl.Series([["a"], []]), slice_thickness=float("nan"))
+    pl.concat([more, rows[1:], more[1:]]).write_parquet(tmp_path / "a.parquet")
+    report = ingest_files(client, [tmp_path / "a.parquet"], on_invalid="skip")
+    assert list(report.rejected.select("row", "field", "reason").iter_rows()) == [
+        (1, "parent_identifier", "parent_identifier 'volume/9' is of the type 'volume'; expected: 'imagingstudy'"),
+        (2, "identifier", "identifier occurs again with other values"),
+        (4, "identifier", "identifier occurs again with other values"),
+    ]

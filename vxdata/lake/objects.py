@@ -20,7 +20,7 @@ def fetch_objects(
     Args:
         address: ``s3://bucket/key`` or ``s3://bucket/prefix``.
         folder: where the files go, under names of our own that keep the suffix.
-        is_wanted: tells from a key whether an object below a prefix is wanted.
+        is_wanted: tells whether an object below a prefix is wanted, from its name after the prefix.
         options: see `find_s3_settings`.
 
     Returns:
@@ -58,8 +58,9 @@ def _keys(store: Any, key: str, is_wanted: Callable[[str], bool]) -> list[str]:
             return [key]
         except FileNotFoundError:
             pass
-    below = [str(meta["path"]) for part in obstore.list(store, key.rstrip("/") or None) for meta in part]
-    return sorted(name for name in below if is_wanted(name))
+    prefix = key.rstrip("/")
+    below = [str(meta["path"]) for part in obstore.list(store, prefix or None) for meta in part]
+    return sorted(name for name in below if is_wanted(name.removeprefix(prefix).lstrip("/")))
 
 
 def _copy(store: Any, key: str, path: Path) -> None:

@@ -11,13 +11,14 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, did_you_mean
+from vxdata.lake.frames import REASON, as_column
 from vxdata.lake.objects import fetch_objects
 from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
 from vxdata.sdk.ingest import ingest, is_ingested
 from vxdata.sources.cells import TextRules, check_date_form
-from vxdata.sources.files import FORMS, FileRows, find_files, form_of, read_files
+from vxdata.sources.files import FORMS, FileRows, find_files, form_of, is_hidden, read_files
 from vxdata.sources.records import FILE, ROW, ReadingRules, SourceFile, shown
 from vxdata.sources.rejects import RejectsWriter
 
@@ -210,8 +211,8 @@ def _find(client: Client, paths: Sequence[str | Path], folder: Path) -> list[Sou
     return list(dict.fromkeys(found))
 
 
-def _has_form(key: str) -> bool:
-    return Path(key).suffix.lower() in FORMS
+def _has_form(name: str) -> bool:
+    return Path(name).suffix.lower() in FORMS and not is_hidden(Path(name))
 
 
 def _load(
@@ -266,10 +267,14 @@ def _placed(spec: TableSpec, rows: FileRows, rejected: pl.DataFrame) -> pl.DataF
     if rejected.is_empty():
         return rows.faults.clear()
     reason = pl.col("rejected_because" if "rejected_because" in rejected.columns else "reason")
-    refused = rejected.lazy().select("identifier", reason.alias("reason")).unique("identifier")
-    found = rows.frames[spec].join(refused, on="identifier", how="inner", suffix=":")
+    frame = rows.frames[spec]
+    schema = frame.collect_schema()
+    told_apart = [name for name in rejected.columns if name in schema and name != reason.meta.output_name()]
+    typed = [as_column(spec, name, schema[name], spec.columns[name]) for name in told_apart]  # as the lake took them
+    refused = rejected.lazy().select(*told_apart, reason.alias(REASON)).unique()
+    found = frame.with_columns(typed).join(refused, on=told_apart, how="inner", nulls_equal=True)
     places = found.collect(engine="streaming")  # few of rows that may be more than memory holds
-    reasons = places["reason:" if "reason:" in places.columns else "reason"]
+    reasons = places[REASON]
     fields = reasons.str.split(" ").list.first()
     values = [shown(places[name][at : at + 1]).item() for at, name in enumerate(_held(fields, places.columns))]
     return places.select(FILE, ROW).with_columns(

@@ -91,7 +91,7 @@ def form_of(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[SourceFile]:
-    visible = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(folder)))
+    visible = sorted(p for p in folder.rglob("*") if p.is_file() and not is_hidden(p.relative_to(folder)))
     found = [SourceFile(str(p), p, FORMS[p.suffix.lower()]) for p in visible if p.suffix.lower() in FORMS]
     if not found:
         held = f"; it holds {name_some([p.name for p in visible], 3)}" if visible else ", and nothing else"
@@ -99,7 +99,8 @@ def _in_folder(folder: Path) -> list[SourceFile]:
     return found
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
+    """Whether a file below a folder, or a folder on the way to it, is hidden."""
     return any(part.startswith((".", "_")) for part in path.parts)
 
 
