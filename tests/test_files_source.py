@@ -1274,3 +1274,17 @@ def test_rows_of_one_identifier_are_each_reported_with_their_own_reason(client: 
         (2, "identifier", "identifier occurs again with other values"),
         (4, "identifier", "identifier occurs again with other values"),
     ]
+
+
+def test_what_is_missing_cannot_be_told_beside_an_identifier_that_is_none(client: Client, tmp_path: Path) -> None:
+    family(client, tmp_path)
+    rows = [("patient/1", "datasource/d", 1951), ("patient/2/", "datasource/d", 1951)]
+    path = write_csv(tmp_path / "a.csv", *rows, header=HEADER[:3])
+    for dry in (True, False):
+        with pytest.raises(InvalidInputError, match="a row of patients: identifier 'patient/2/' is no identifier"):
+            ingest_files(client, [path], missing="delete", cascade=True, on_invalid="skip", dry_run=dry)
+        assert faults(ingest_files(client, [path], missing="delete", dry_run=dry)) == [(3, "identifier", "patient/2/")]
+    nameless = pl.DataFrame({"identifier": ["patient/1", None], "parent_identifier": ["datasource/d"] * 2})
+    with pytest.raises(InvalidInputError, match="a row of patients: identifier is null"):
+        client.patients.upsert(nameless, missing="delete", cascade=True, on_invalid="skip")
+    assert held(client, "birthyear") == [(1950,)] * 3

@@ -21,6 +21,7 @@ _DOTS = r"/\.{1,2}(?:/|$)"
 Read = TypeVar("Read")
 REASON = ":reason"  # inside; no field's name holds a colon
 """Why a row is refused. A reason begins with the name of the column that it is about."""
+_CONTRADICTS = "identifier occurs again with other values"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Wanted:
     has_parents: bool
     rejected: pl.DataFrame
     mentioned: pl.Series
+
+    @property
+    def nameless(self) -> pl.DataFrame:
+        """The rejected rows of which it cannot be told what they are about: their identifiers are none."""
+        is_about_it = pl.col(REASON).str.starts_with("identifier ") & (pl.col(REASON) != _CONTRADICTS)
+        return self.rejected.filter(is_about_it)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def vet(spec: TableSpec, rows: pl.DataFrame, typed: Typed) -> Wanted:
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
         *(_unlike_the_model(spec, name, distinct[name]) for name in typed.given if name in spec.fields),
-        pl.when(contradicts).then(pl.lit("identifier occurs again with other values")),
+        pl.when(contradicts).then(pl.lit(_CONTRADICTS)),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
     rejected = judged.filter(pl.col(REASON).is_not_null())

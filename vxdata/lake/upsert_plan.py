@@ -6,10 +6,11 @@ from datetime import datetime
 
 import polars as pl
 
+from vxdata.errors import InvalidInputError
 from vxdata.lake.batch import Batch, first_commit_id, is_committed
 from vxdata.lake.change import LINEAGE_SCHEMA
 from vxdata.lake.delete import plan_closings, refuse_parents
-from vxdata.lake.frames import Wanted
+from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.intent import Plan, Planner, Premises, Stamp
 from vxdata.lake.lacking import UpsertOptions, lacking
 from vxdata.lake.lake import BaseFirst, Lake, SteadyView
@@ -216,7 +217,10 @@ def _planner(
         task = _Task(base, view, slices, options, stamp, scratch, options.valid_from or lake.patience.now())
         judged: list[_Judged] = []
         for within in slices.ranges:
-            judged.append(judge(task, slices.read(within)))
+            wanted = slices.read(within)
+            if options.missing == "delete" and options.on_invalid == "skip":
+                _refuse_nameless(base, wanted)
+            judged.append(judge(task, wanted))
             if slices.held is None:
                 refuse_many_rejected(base.spec, [part.rejected for part in judged])
         closed = _closings(task, judged, before) if options.missing == "delete" else []
@@ -228,6 +232,16 @@ def _planner(
         return _as_plan(task, upserted, parts)
 
     return remembered(plan)
+
+
+def _refuse_nameless(base: Snapshot, wanted: Wanted) -> None:
+    """Refuse to close what a frame lacks if nobody can tell what its invalid rows are about."""
+    if wanted.nameless.height:
+        reason = wanted.nameless[REASON][0]
+        raise InvalidInputError(
+            f"a row of {base.spec.namespace}: {reason}. Its resource cannot be told, so missing='delete' would close "
+            "it though it is not missing. Mend such rows, or write without missing='delete'."
+        )
 
 
 def _changed(task: _Task, wanted: Wanted, promised: Promised) -> _Judged:

@@ -224,23 +224,25 @@ def _load(
     if on_invalid not in ("fail", "skip"):
         raise InvalidInputError(f"on_invalid={on_invalid!r}: 'fail' or 'skip' is expected.")
 
-    def run(*, dry: bool, skip: bool) -> Mapping[str, UpsertReport]:
+    def run(
+        *, dry: bool, skip: bool, missing: Literal["keep", "delete"] = options.missing
+    ) -> Mapping[str, UpsertReport]:
         return ingest(
-            client, frames, missing=options.missing, cascade=options.cascade, valid_from=options.valid_from,
+            client, frames, missing=missing, cascade=options.cascade, valid_from=options.valid_from,
             on_invalid="skip" if skip else "fail", batch_id=options.batch_id, dry_run=dry, reason=options.reason,
             mentioned={spec.namespace: named for spec, named in rows.named.items()},
             progress=lambda name, _: progress(f"loaded {name}"),
         )  # fmt: skip
 
     progress(f"check {sum(rows.counts.values()):,} rows" if dry_run else f"load {sum(rows.counts.values()):,} rows")
-    if dry_run or (is_faulty and not skips):
-        return _report(rows, run(dry=True, skip=True), is_written=False)
     try:
+        if dry_run or (is_faulty and not skips):
+            return _report(rows, run(dry=True, skip=True), is_written=False)
         return _report(rows, run(dry=False, skip=skips), is_written=True)
     except InvalidInputError:
         if skips:
             raise
-        report = _report(rows, run(dry=True, skip=True), is_written=False)
+        report = _report(rows, run(dry=True, skip=True, missing="keep"), is_written=False)  # the rows come first
         if not report.rejected_rows:
             raise
         return report
