@@ -968,6 +968,8 @@ def test_files_in_another_encoding_of_unicode_are_told_how_to_be_read(
 def test_a_delimiter_that_is_none_is_refused(client: Client, tmp_path: Path, delimiter: str) -> None:
     path = write_csv(tmp_path / "a.csv", ("patient/1", "datasource/d", "", "M"))
     assert "one ASCII character is expected" in refusal(client, path, delimiter=delimiter)
+
+
 # ---- columns of several files
 
 
