@@ -187,7 +187,7 @@ def test_revert_shows_what_it_would_do_and_asks(client: Client) -> None:
         (("revert", "nobody", "--yes"), 3, "nobody"),
         (("restore", "patient/1"), 4, "'patient/1' is live"),
         (("restore", "patient/9"), 3, "'patient/9' does not exist"),
-        (("log", "--namespace", "volume"), 2, "Did you mean 'volumes'?"),
+        (("log", "--namespace", "volums"), 2, "Did you mean 'volumes'?"),
     ],
 )
 def test_a_mistake_is_one_sentence(client: Client, args: tuple[str, ...], code: int, words: str) -> None:

@@ -904,7 +904,7 @@ def test_a_header_that_is_none_is_refused_in_words(
 def test_a_ragged_row_with_a_long_cell_is_kept_as_it_stands(client: Client, tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.csv", HEAD + f'patient/1,"",{LONG}\n')
     ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "r.csv")
-    assert (tmp_path / "r.csv").read_text().endswith(f',patient/1,"",{LONG},\n')
+    assert (tmp_path / "r.csv").read_text().endswith(f',patient/1,"",{LONG}\n')
 
 
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
@@ -1008,9 +1008,13 @@ def test_instants_with_and_without_a_zone_in_two_files_are_both_read(client: Cli
 @pytest.mark.parametrize(
     ("name", "values", "value"),
     [
-        ("acquisition_datetime", instants(0, 3 * 10**17, unit="ms"), "300000000000000000"),
-        ("acquisition_datetime", instants(0, 3 * 10**17, unit="ms", zone="UTC"), "300000000000000000"),
-        ("acquisition_datetime", instants(0, 253_402_300_800_000_000), "253402300800000000"),
+        ("acquisition_datetime", instants(0, 3 * 10**17, unit="ms"), "300000000000000000 ms since 1970-01-01"),
+        (
+            "acquisition_datetime",
+            instants(0, 3 * 10**17, unit="ms", zone="UTC"),
+            "300000000000000000 ms since 1970-01-01",
+        ),
+        ("acquisition_datetime", instants(0, 253_402_300_800_000_000), "253402300800000000 us since 1970-01-01"),
         ("series_number", pl.Series([1, 2**63 + 5], dtype=pl.UInt64), str(2**63 + 5)),
         ("modality", pl.Series([b"MR", b"\xe4"]), "b'\\xe4'"),
     ],
@@ -1214,7 +1218,20 @@ def test_an_instant_beyond_the_calendar_is_kept_in_the_rejects(client: Client, t
     rows = volumes(client).with_columns(acquisition_datetime=instants(0, 3 * 10**17, unit="ms"))
     rows.write_parquet(tmp_path / "a.parquet")
     skip(client, tmp_path / "r.ndjson", tmp_path / "a.parquet")
-    assert json.loads((tmp_path / "r.ndjson").read_text())["acquisition_datetime"] == "300000000000000000"
+    told = json.loads((tmp_path / "r.ndjson").read_text())["acquisition_datetime"]
+    assert told == "300000000000000000 ms since 1970-01-01"
+
+
+def test_what_is_no_number_and_what_nests_too_deep_is_kept_in_the_rejects_as_it_is(
+    client: Client, tmp_path: Path
+) -> None:
+    psa = '{"identifier": "psameasurement/1", "parent_identifier": "patient/1", "value": 1e400}'
+    deep = '{"identifier": ' + "[" * 100_000
+    path = write_lines(tmp_path / "a.ndjson", patient(1), psa, deep)
+    skip(client, tmp_path / "r.ndjson", path)
+    psa_again, deep_again = map(json.loads, (tmp_path / "r.ndjson").read_text().splitlines())
+    assert (psa_again["value"], deep_again["_line"]) == ("1E+400", deep)
+    assert ingest_files(client, [tmp_path / "r.ndjson"], on_invalid="skip", dry_run=True).rejected.height == 2
 
 
 @pytest.mark.parametrize("name", ["nofolder/r.csv", "folder.csv", "readonly/r.csv"])

@@ -69,9 +69,16 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
+def are_of_calendar(values: pl.Series) -> bool:
+    """Whether dates and times all lie in the years 1 to 9999."""
+    return _in_range(values).null_count() == values.null_count()
+
+
 def shown_instants(values: pl.Series) -> pl.Series:
     """Return dates and times as text; those beyond the years 1 to 9999 as the number that they are stored as."""
-    return _in_range(values).cast(values.dtype).cast(pl.String).fill_null(values.to_physical().cast(pl.String))
+    unit = values.dtype.time_unit if isinstance(values.dtype, pl.Datetime) else "days"
+    stored = values.to_physical().cast(pl.String) + f" {unit} since 1970-01-01"
+    return _in_range(values).cast(values.dtype).cast(pl.String).fill_null(stored)
 
 
 def _whole_numbers(cells: pl.Series) -> pl.Series:

@@ -16,9 +16,6 @@ from vxdata.sources.records import (
 )
 
 BATCH_ROWS = 2_000_000
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-"""The first day of the year 1 and the last one of the year 9999, counted from 1970-01-01."""
-_PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
 def read_parquet(file: SourceFile) -> Iterator[Batch]:
@@ -42,38 +39,11 @@ def read_parquet(file: SourceFile) -> Iterator[Batch]:
 
 
 def _checked(rows: pl.DataFrame) -> Batch:
-    """Return rows as a batch; an instant that is none of the calendar's, and a NUL byte, are faults of their rows."""
-    ignored, faults = ignored_columns(rows.columns), [no_faults()]
-    for name in rows.columns[1:]:
-        values = rows[name]
-        if name in REJECT_COLUMNS or name in ignored:
-            continue
-        if isinstance(values.dtype, (pl.Datetime, pl.Date)):
-            is_outside = _is_outside(values)
-            if is_outside.any():
-                faults.append(_outside(rows, is_outside, values))
-                rows = rows.with_columns(values.zip_with(~is_outside, pl.Series([None], dtype=values.dtype)))
-        else:
-            faults.append(faults_at(rows, _has_nul(values), name, f"{name} holds a NUL byte"))
-    return Batch(rows, pl.concat(faults), ignored=ignored)
-
-
-def _is_outside(values: pl.Series) -> pl.Series:
-    """Return which instants are none of the years 1 to 9999: to convert one may fail for the whole column."""
-    per_day = _PER_DAY[values.dtype.time_unit] if isinstance(values.dtype, pl.Datetime) else 1
-    days = values.to_physical().cast(pl.Int64) // per_day
-    return ~days.is_between(_FIRST_DAY, _LAST_DAY).fill_null(True)
-
-
-def _outside(rows: pl.DataFrame, is_outside: pl.Series, values: pl.Series) -> pl.DataFrame:
-    unit = values.dtype.time_unit if isinstance(values.dtype, pl.Datetime) else "days"
-    count = values.filter(is_outside).to_physical().cast(pl.String)
-    return rows.filter(is_outside).select(
-        ROW,
-        pl.lit(values.name).alias("field"),
-        (count + f" {unit} since 1970-01-01").alias("value"),
-        pl.lit(f"{values.name} is no instant of the years 1 to 9999").alias("reason"),
-    )
+    """Return rows as a batch; a NUL byte is a fault of its row."""
+    ignored = ignored_columns(rows.columns)
+    texts = [name for name in rows.columns[1:] if name not in REJECT_COLUMNS and name not in ignored]
+    faults = [faults_at(rows, _has_nul(rows[name]), name, f"{name} holds a NUL byte") for name in texts]
+    return Batch(rows, pl.concat([no_faults(), *faults]), ignored=ignored)
 
 
 def _has_nul(values: pl.Series) -> pl.Series:

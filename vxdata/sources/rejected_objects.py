@@ -10,7 +10,8 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec, all_specs
 from vxdata.schemas.fits import instance
-from vxdata.sources.columns import shown_instants, to_text
+from vxdata.sources.cells import parse_json
+from vxdata.sources.columns import are_of_calendar, shown_instants, to_text
 from vxdata.sources.records import COLUMNS, SourceFile
 
 _LINE = "_line"
@@ -47,7 +48,7 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 def _content(line: bytes, columns: _Columns) -> dict[str, Any]:
     try:
-        found = json.loads(line.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=_once)
+        found = parse_json(line.removeprefix(b"\xef\xbb\xbf").decode(), _once)
     except ValueError:
         found = None
     if not isinstance(found, dict):
@@ -92,9 +93,7 @@ def _plain(column: pl.Series) -> pl.Series:
     """Return a column whose values Python holds: of instants, those that are none of its own as text."""
     match column.dtype:
         case pl.Datetime() | pl.Date():
-            count, text = column.to_physical(), shown_instants(column)
-            is_number = (text == count.cast(pl.String)).fill_null(False)
-            return text if is_number.any() else column
+            return column if are_of_calendar(column) else shown_instants(column)
         case pl.Binary():
             text = to_text(column)
             return column if (text.is_null() & column.is_not_null()).any() else text
