@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -1307,3 +1308,12 @@ def test_what_is_missing_cannot_be_told_beside_an_identifier_that_is_none(client
     with pytest.raises(InvalidInputError, match="a row of patients: identifier is null"):
         client.patients.upsert(nameless, missing="delete", cascade=True, on_invalid="skip")
     assert held(client, "birthyear") == [(1950,)] * 3
+
+
+def test_a_file_whose_name_is_no_utf8_is_loaded_and_named(client: Client, tmp_path: Path) -> None:
+    rows = [("patient/1", "datasource/d", 1950, ""), ("patient/2", "datasource/d", "x", "")]
+    path = write_csv(tmp_path / "a.csv", *rows).rename(tmp_path / os.fsdecode(b"\xff.csv"))
+    report = ingest_files(client, [path], on_invalid="skip", rejects=tmp_path / "r.csv")
+    assert report.rejected["file"].to_list() == [str(tmp_path / "\\udcff.csv")]
+    assert held(client, "identifier") == [("patient/1",)]
+    assert "\\udcff.csv,3,birthyear" in (tmp_path / "r.csv").read_text()

@@ -72,10 +72,15 @@ def find_files(paths: Sequence[str | Path]) -> list[SourceFile]:
         if path.is_dir():
             found.extend(_in_folder(path))
         elif path.exists():
-            found.append(SourceFile(str(path), path, form_of(path.name)))
+            found.append(_local(path, form_of(path.name)))
         else:
             raise NotFoundError(f"there is no file {str(path)!r}.")
     return list(dict.fromkeys(found))
+
+
+def _local(path: Path, form: str) -> SourceFile:
+    """Return a file of this machine; bytes of its name that are no UTF-8 are escaped where it is told."""
+    return SourceFile(str(path).encode(errors="backslashreplace").decode(), path, form)
 
 
 def form_of(name: str) -> str:
@@ -92,7 +97,7 @@ def form_of(name: str) -> str:
 
 def _in_folder(folder: Path) -> list[SourceFile]:
     visible = sorted(p for p in folder.rglob("*") if p.is_file() and not is_hidden(p.relative_to(folder)))
-    found = [SourceFile(str(p), p, FORMS[p.suffix.lower()]) for p in visible if p.suffix.lower() in FORMS]
+    found = [_local(p, FORMS[p.suffix.lower()]) for p in visible if p.suffix.lower() in FORMS]
     if not found:
         held = f"; it holds {name_some([p.name for p in visible], 3)}" if visible else ", and nothing else"
         raise InvalidInputError(f"the folder {str(folder)!r} has no file that ends in {', '.join(FORMS)}{held}.")
