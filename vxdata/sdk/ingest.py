@@ -47,7 +47,8 @@ def ingest(
         datasources: with "delete": look for such resources in these datasources instead of those that a frame names.
         cascade: whether such a resource may take its live descendants of other types with it; refused otherwise.
         valid_from: the instant of the new versions, for loading history.
-        on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
+        on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others. With missing="delete"
+            it is refused beside a row that names no resource: what that row means might be closed.
         batch_id: a name for what is written (printable, 256 characters at most), under which it is written once in
             each table: what a killed run has committed is a no-op, and the rest is done.
         mentioned: with "delete": for each namespace, identifiers that are not closed though its frame has no rows of

@@ -322,7 +322,8 @@ class Namespace(Resources[ResponseT]):
             cascade: whether such a resource may take its live descendants with it; refused otherwise.
             valid_from: the instant of the new versions (loading history); in the past, and later than all that is
                 known of each resource.
-            on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
+            on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others. With missing="delete"
+                it is refused beside a row that names no resource: what that row means might be closed.
             batch_id: a name for what is written (printable, 256 characters at most), under which it is written once:
                 again, also after edits and also if the first run was killed after its commit, nothing is done.
             reason: why, for the audit log.
