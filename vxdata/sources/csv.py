@@ -172,7 +172,9 @@ def _undecodable(file: SourceFile, encoding: str, error: Exception) -> InvalidIn
 
 
 class _Utf8(io.RawIOBase):
-    """The text of a file in UTF-8, without a byte order mark, whatever its encoding is.
+    """The text of a file in UTF-8, whatever its encoding is, without a byte order mark, and with its last line ended.
+
+    PyArrow takes an empty cell at the end of a file that lacks the latter for an empty text, not for null.
 
     Args:
         path: the file.
@@ -188,7 +190,7 @@ class _Utf8(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._is_utf8 = codecs.lookup(encoding).name == "utf-8"
         self._stream, self._see = path.open("rb"), see
-        self._is_start, self._is_end, self._rest = True, False, b""
+        self._is_start, self._is_end, self._ends_line, self._rest = True, False, True, b""
 
     def readable(self) -> bool:
         return True
@@ -210,7 +212,8 @@ class _Utf8(io.RawIOBase):
             part, self._is_start = part.removeprefix(codecs.BOM_UTF8), False
         if part or self._is_end:
             self._see(part)
-        return part
+        self._ends_line = part.endswith((b"\n", b"\r")) if part else self._ends_line
+        return part + b"\n" if self._is_end and not self._ends_line else part
 
     def _decoded(self, data: bytes) -> bytes:
         text = self._decoder.decode(data, final=self._is_end)

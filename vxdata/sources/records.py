@@ -3,7 +3,7 @@
 Source: design of record, section 7.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec, all_specs
 from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.schemas.identifiers import identifier_fault
 from vxdata.sources.cells import TextRules, is_unread
 from vxdata.sources.columns import shown_instants, to_text, typed_column
 
@@ -150,11 +151,16 @@ def to_typed(file: SourceFile, batch: Batch, rules: ReadingRules) -> Typed:
     if wrong.is_empty():
         return Typed(frames, wrong, {}, wrong)
     frames = {spec: frame.join(wrong, on=ROW, how="anti", maintain_order="left") for spec, frame in frames.items()}
-    told = rows.select(ROW, names.alias("name"), words.alias("word")).join(wrong, on=ROW, how="semi")
+    told = _told(rows.select(ROW, names.alias("name"), words.alias("word")), wrong, known)
     named = {spec: told.filter(pl.col("word") == spec.type_name)["name"] for spec in frames}
-    everywhere = [spec.type_name for spec in all_specs()]
-    nameless = wrong.join(told.filter(pl.col("word").is_in(everywhere)), on=ROW, how="anti", maintain_order="left")
-    return Typed(frames, wrong, named, nameless)
+    return Typed(frames, wrong, named, wrong.join(told, on=ROW, how="anti", maintain_order="left"))
+
+
+def _told(rows: pl.DataFrame, wrong: pl.DataFrame, known: Mapping[str, TableSpec]) -> pl.DataFrame:
+    """Return those of the rows with faults whose identifier can be trusted: it is one, and the fault is elsewhere."""
+    found = rows.join(wrong, on=ROW, how="semi").filter(pl.col("word").is_in([*known]))
+    found = found.join(wrong.filter(pl.col("field") == "identifier"), on=ROW, how="anti")
+    return found.filter(pl.Series([identifier_fault(name) is None for name in found["name"]], dtype=pl.Boolean))
 
 
 def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRules) -> list[str]:

@@ -1,6 +1,7 @@
 """Rejected rows of NDJSON and Parquet files as JSON objects that can be mended and loaded again."""
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,7 +12,7 @@ import polars as pl
 from vxdata.catalog.table import TableSpec, all_specs
 from vxdata.schemas.fits import instance
 from vxdata.sources.cells import parse_json
-from vxdata.sources.columns import are_of_calendar, shown_instants, to_text
+from vxdata.sources.columns import are_of_calendar, shown_instants
 from vxdata.sources.records import COLUMNS, SourceFile
 
 _LINE = "_line"
@@ -51,13 +52,18 @@ def _content(line: bytes, columns: _Columns) -> dict[str, Any]:
         found = parse_json(line.removeprefix(b"\xef\xbb\xbf").decode(), _once)
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or _has_decimal(found):  # a number beyond 64 bits, for which JSON has no other word
         return {_LINE: line.decode(errors="replace").rstrip("\r\n")}
     content = {name: value for name, value in found.items() if name not in _DROPPED}
     said = _columns_of(content, columns)
     if COLUMNS in content or said <= content.keys():
         return content
     return {COLUMNS: " ".join(sorted(said)), **content}
+
+
+def _has_decimal(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, Decimal) or any(map(_has_decimal, inner))
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -83,7 +89,8 @@ def _records(file: SourceFile, wanted: Collection[int]) -> Iterator[tuple[int, d
     scan = pl.scan_parquet(file.path, glob=False, hive_partitioning=False).with_row_index(":row", 1)
     rows = scan.filter(pl.col(":row").is_in([*wanted])).collect()
     specs = {spec.type_name: spec for spec in all_specs()}
-    for content in pl.DataFrame([_plain(column) for column in rows]).iter_rows(named=True):
+    for record in pl.DataFrame([_plain(column) for column in rows]).iter_rows(named=True):
+        content = {name: _text_or_bytes(value) for name, value in record.items()}
         spec = specs.get(str(content.get("identifier")).partition("/")[0])
         fields: Mapping[str, pl.DataType] = {} if spec is None else spec.fields
         yield content.pop(":row"), {name: _as_json(value, fields.get(name)) for name, value in content.items()}
@@ -91,18 +98,29 @@ def _records(file: SourceFile, wanted: Collection[int]) -> Iterator[tuple[int, d
 
 def _plain(column: pl.Series) -> pl.Series:
     """Return a column whose values Python holds: of instants, those that are none of its own as text."""
-    match column.dtype:
-        case pl.Datetime() | pl.Date():
-            return column if are_of_calendar(column) else shown_instants(column)
-        case pl.Binary():
-            text = to_text(column)
-            return column if (text.is_null() & column.is_not_null()).any() else text
-    return column
+    if not isinstance(column.dtype, (pl.Datetime, pl.Date)):
+        return column
+    if not are_of_calendar(column):
+        return shown_instants(column)
+    is_zoned = isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None
+    return column.dt.convert_time_zone("UTC") if is_zoned else column  # another zone's years may be others
+
+
+def _text_or_bytes(value: Any) -> Any:
+    """Return the text that bytes are in UTF-8; others stay what no field takes, so that they are rejected again."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": value.hex()}
 
 
 def _as_json(value: Any, wanted: pl.DataType | None) -> Any:
     """Return a value in the JSON form of its field's type, so that it can be loaded from there."""
     match value, wanted:
+        case float(), _ if math.isnan(value):
+            return None
         case float(), pl.Int64() if value.is_integer():
             return int(value)
         case Decimal(), pl.Float64():
@@ -114,6 +132,4 @@ def _as_json(value: Any, wanted: pl.DataType | None) -> Any:
             return {name: _as_json(item, inner.get(name)) for name, item in value.items()}
         case ((datetime() | date()), _):
             return value.isoformat()
-        case bytes(), _:
-            return value.hex()
     return value
