@@ -10,7 +10,7 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -228,6 +228,20 @@ def parse_json(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], A
         return json.loads(text, object_pairs_hook=object_pairs_hook, parse_float=_float, parse_int=_int)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of some keys and values, each key once; for `parse_json`.
+
+    Raises:
+        ValueError: a key occurs twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} occurs twice")
+        found[key] = value
+    return found
 
 
 def _float(text: str) -> float | Decimal:

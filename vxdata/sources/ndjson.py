@@ -18,7 +18,7 @@ from polars.datatypes import DataType
 from vxdata.catalog.table import DERIVED_COLUMNS, TableSpec
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.columns import to_arrow_type
-from vxdata.sources.cells import has_nul, holds, is_utf8, parse_json
+from vxdata.sources.cells import has_nul, holds, is_utf8, once, parse_json
 from vxdata.sources.records import (
     FAULT_SCHEMA,
     MOST_SHOWN,
@@ -215,18 +215,9 @@ def _stray(file: SourceFile, keys: Iterable[str], rules: ReadingRules) -> dict[s
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    found = parse_json(line.decode(), _once)
+    found = parse_json(line.decode(), once)
     if not isinstance(found, dict):
         raise ValueError(f"it is a {type(found).__name__}")
-    return found
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
     return found
 
 

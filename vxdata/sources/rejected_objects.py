@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ import polars as pl
 
 from vxdata.catalog.table import TableSpec, all_specs
 from vxdata.schemas.fits import instance
-from vxdata.sources.cells import parse_json
+from vxdata.sources.cells import once, parse_json
 from vxdata.sources.columns import are_of_calendar, shown_instants
 from vxdata.sources.records import COLUMNS, SourceFile
 
@@ -49,7 +49,7 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 def _content(line: bytes, columns: _Columns) -> dict[str, Any]:
     try:
-        found = parse_json(line.removeprefix(b"\xef\xbb\xbf").decode(), _once)
+        found = parse_json(line.removeprefix(b"\xef\xbb\xbf").decode(), once)
     except ValueError:
         found = None
     if not isinstance(found, dict) or _has_decimal(found):  # a number beyond 64 bits, for which JSON has no other word
@@ -64,14 +64,6 @@ def _content(line: bytes, columns: _Columns) -> dict[str, Any]:
 def _has_decimal(value: Any) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return isinstance(value, Decimal) or any(map(_has_decimal, inner))
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = list(pairs)
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
 
 
 def _columns_of(content: Mapping[str, Any], columns: _Columns) -> frozenset[str]:
