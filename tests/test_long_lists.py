@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from pydantic import Field
 
+from tests.support.registered import registered
 from vxdata.errors import InvalidInputError
 from vxdata.expr.tree import LONG
 from vxdata.schemas import Payload
 from vxdata.schemas.payload import UtcDatetime
-from vxdata.schemas.registry import registry
 from vxdata.sdk import Client, F
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -53,10 +53,8 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module", autouse=True)
 def reading_type() -> Iterator[None]:
-    known = registry()._by_type
-    registry()._by_type = {**known, "reading": Reading}
-    yield
-    registry()._by_type = known
+    with registered("reading", Reading):
+        yield
 
 
 @pytest.fixture(scope="module")

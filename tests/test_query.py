@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.registered import registered
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Payload, Resource
 from vxdata.schemas.payload import UtcDatetime, VolumePayload
-from vxdata.schemas.registry import registry
 from vxdata.schemas.response import VolumeResponse
 from vxdata.sdk import ALL, ANY, Client, F, has_ancestor
 
@@ -43,10 +43,8 @@ class Sample(Payload, type="sample", namespace="samples", parents=("patient", "s
 @pytest.fixture(scope="module", autouse=True)
 def sample_type() -> Iterator[None]:
     """Register `Sample` for this module."""
-    known = registry()._by_type
-    registry()._by_type = {**known, "sample": Sample}
-    yield
-    registry()._by_type = known
+    with registered("sample", Sample):
+        yield
 
 
 def names(frame: pl.DataFrame) -> list[str]:

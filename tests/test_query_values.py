@@ -15,11 +15,11 @@ import polars as pl
 import pytest
 from pydantic import Field as Bounds
 
+from tests.support.registered import registered
 from vxdata.errors import InvalidInputError
 from vxdata.expr.parse import parse_predicate
 from vxdata.expr.to_text import to_text
 from vxdata.schemas import Payload, Resource
-from vxdata.schemas.registry import registry
 from vxdata.sdk import ALL, ANY, Client, F, Predicate
 
 BIG = 2**53
@@ -45,10 +45,8 @@ class Reading(Payload, type="reading", namespace="readings", parents=("patient",
 @pytest.fixture(scope="module", autouse=True)
 def reading_type() -> Iterator[None]:
     """Register `Reading` for this module."""
-    known = registry()._by_type
-    registry()._by_type = {**known, "reading": Reading}
-    yield
-    registry()._by_type = known
+    with registered("reading", Reading):
+        yield
 
 
 @pytest.fixture(scope="module")

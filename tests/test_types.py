@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field
 
+from tests.support.registered import registered
 from vxdata.catalog.table import table_spec
 from vxdata.errors import InvalidInputError
 from vxdata.schemas import Payload, Resource
@@ -97,10 +98,8 @@ def types(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def everything() -> Iterator[None]:
     """Register `Everything` for this module."""
-    known = registry()._by_type
-    registry()._by_type = {**known, "everything": Everything}
-    yield
-    registry()._by_type = known
+    with registered("everything", Everything):
+        yield
 
 
 @pytest.fixture(scope="module")
