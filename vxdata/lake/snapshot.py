@@ -5,7 +5,7 @@ list of live files and their statistics; Polars skips files by them (decision 00
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,12 @@ class Snapshot:
         """The columns whose bounds and null counts are known."""
         known = set(self.statistics.columns)
         return {name: dtype for name, dtype in self.all_columns.items() if f"{name}_nc" in known}
+
+    @cached_property
+    def without_past(self) -> "Snapshot":
+        """The same version without the files that hold nothing but ended versions: the current state needs no other."""
+        kept = self.files.filter(~_is_past(self.files))
+        return self if kept.height == self.files.height else replace(self, files=kept)
 
     def has_no_null(self, column: str) -> bool:
         """Whether it is known that no row of the live files has a null in a column."""
@@ -242,6 +248,14 @@ def _is_open(files: pl.DataFrame) -> pl.Series:
         return pl.repeat(False, files.height, eager=True)
     has_no_end = (nulls.field("closes") == rows) & (nulls.field("valid_to") == rows)
     return (has_no_end & (nulls.field("is_deleted") == 0)).fill_null(False)
+
+
+def _is_past(files: pl.DataFrame) -> pl.Series:
+    """Return which files hold neither a version without an end of its own nor a closing, by their null counts."""
+    nulls, rows = files["null_count"].struct, files["num_records"]
+    if not {"closes", "valid_to"} <= set(nulls.fields):
+        return pl.repeat(False, files.height, eager=True)
+    return ((nulls.field("valid_to") == 0) & (nulls.field("closes") == rows)).fill_null(False)
 
 
 def _reaches(low: pl.Series, high: pl.Series, start: Any, end: Any) -> pl.Series:

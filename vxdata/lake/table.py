@@ -214,7 +214,7 @@ class Table:
         with self._lock:
             missing = needed.filter(~pl.col("key").is_in(list(self._closings)))
             if not missing.is_empty():
-                if snapshot is self._latest:
+                if self._latest is not None and snapshot.version == self._latest.version:
                     live = set(snapshot.closing_files["key"])
                     self._closings = {key: found for key, found in self._closings.items() if key in live}
                 self._closings |= _closings_per_file(snapshot, missing)

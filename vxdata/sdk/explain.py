@@ -12,7 +12,7 @@ from vxdata.expr.select import Select
 from vxdata.expr.to_python import to_python
 from vxdata.expr.tree import subqueries_of
 from vxdata.lake.lake import View
-from vxdata.sdk.plan import files_read, plan_select, split_filters
+from vxdata.sdk.plan import files_read, plan_select, snapshot_for, split_filters
 
 _MEGABYTE = 1e6
 MOST_VALUES = 8
@@ -33,9 +33,9 @@ def _with_subqueries(select: Select) -> Iterator[Select]:
 
 
 def _table(select: Select, view: View, instant: datetime | None) -> list[str]:
-    snapshot = view.snapshot(select.spec)
-    read, parts = files_read(select, snapshot, instant), split_filters(select)
-    closings = snapshot.closings_for(read)
+    snapshot, needed = view.snapshot(select.spec), snapshot_for(select, view, instant)
+    read, parts = files_read(select, needed, instant), split_filters(select)
+    closings = needed.closings_for(read)
     size = f"{int(read['size'].sum()) / _MEGABYTE:.1f} of {int(snapshot.files['size'].sum()) / _MEGABYTE:.1f} MB"
     known = "none needed" if closings is None else f"{closings.select(pl.len()).collect().item()}, by an anti-join"
     return [

@@ -61,7 +61,7 @@ def plan_rows(select: Select, view: View, instant: datetime | None) -> pl.LazyFr
     """Return the rows that the filters keep, with all columns."""
     at = select.instant or instant
     parts = split_filters(select)
-    snapshot = view.snapshot(select.spec)
+    snapshot = snapshot_for(select, view, at)
     pushed = (*parts.pushed, *ranges_of(parts.joined, select))
     rows = _scan(snapshot, select, at, _all(pushed, select), files_read(select, snapshot, at))
     after = _all(parts.derived, select)
@@ -107,11 +107,17 @@ def ranges_of(nodes: Iterable[Node], select: Select) -> list[Node]:
 def answered_filters(select: Select, view: View, instant: datetime | None) -> tuple[pl.LazyFrame, list[pl.Expr]]:
     """Return the rows before any filter, and the expression of each filter over them, for counting in one pass."""
     at = select.instant or instant
-    rows = _scan(view.snapshot(select.spec), select, at, None, None)
+    rows = _scan(snapshot_for(select, view, at), select, at, None, None)
     answers: dict[JoinedNode, pl.Expr] = {}
     for asked in dict.fromkeys(s for node in select.filters for s in joined_of(node)):
         rows, answers[asked] = _answered(rows, asked, select, *_compared(asked, select, view, at), f":q{len(answers)}")
     return rows, [to_polars(node, select.spec.columns, answers) for node in select.filters]
+
+
+def snapshot_for(select: Select, view: View, at: datetime | None) -> Snapshot:
+    """Return the version that a query reads, for the current state without the files of ended versions alone."""
+    snapshot = view.snapshot(select.spec)
+    return snapshot if select.all_versions or at is not None else snapshot.without_past
 
 
 def files_read(select: Select, snapshot: Snapshot, at: datetime | None) -> pl.DataFrame:
@@ -150,7 +156,7 @@ def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: dateti
         case Not((IsIn(column) | InSelect(column)) as inner):
             key, values = _compared(inner, select, view, at)
             others = rows.join(values, left_on=key, right_on="_value", how="anti")
-            if view.snapshot(select.spec).has_no_null(column):
+            if snapshot_for(select, view, at).has_no_null(column):
                 return others
             if isinstance(inner, IsIn):  # a long list is not empty
                 return others.filter(pl.col(column).is_not_null())
