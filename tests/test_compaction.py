@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from deltalake.schema import Field, PrimitiveType
@@ -25,7 +26,7 @@ from vxdata.catalog.table import table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake.compact import NO_CLOSINGS, rewrite_chosen
 from vxdata.lake.datafile import checked_files
-from vxdata.lake.fold import Chosen
+from vxdata.lake.fold import Chosen, _columns_without_values
 from vxdata.lake.foldable import CLOSED, CURRENT, TAIL, FoldPolicy, file_facts
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas import Resource
@@ -410,3 +411,37 @@ def test_what_cannot_be_compacted_is_refused(client: Client, tmp_path: Path) -> 
         client.snapshot().compact()
     with pytest.raises(NotFoundError, match="no lake"):
         Client(tmp_path / "nothing").compact()
+
+
+def test_columns_without_values_stay_in_the_files(client: Client) -> None:
+    client.compact("patients", policy=SMALL)
+    files = [f"{client.uri}/patients/{key}" for key in snapshot_of(client).files["key"]]
+    wanted = [name for name in snapshot_of(client).columns if name != "datasource_id"]
+    assert all(pq.read_schema(file).names == wanted for file in files)
+    assert all(pl.read_parquet(file, hive_partitioning=False)["ethnic_group"].null_count() for file in files)
+
+
+def test_what_the_log_says_of_a_column_costs_no_value(tmp_path: Path) -> None:
+    client = Client(tmp_path / "lake")
+    client.datasources.upsert(pl.DataFrame({"identifier": [D]}))
+    client.patients.upsert(patients(range(4)).with_columns(sex=pl.Series([None, None, None, "F"])))
+    entry = Path(client.uri) / "patients" / "_delta_log" / f"{snapshot_of(client).version:020}.json"
+    told = entry.read_text().replace(r"\"sex\": 3", r"\"sex\": 4")
+    assert told != entry.read_text()
+    entry.write_text(told)
+    client = Client(client.uri)
+    client.patients.upsert(patients(range(1), birthyear=1950))
+    assert client.compact("patients", policy=SMALL).is_changed
+    assert client.patients.query().filter(F.sex == "F").collect()["identifier"].to_list() == ["patient/003"]
+
+
+def test_a_column_without_statistics_may_hold_values(client: Client, tmp_path: Path) -> None:
+    base, file = snapshot_of(client), tmp_path / "other.parquet"
+    rows = base.rows.filter(pl.col("identifier") == "patient/003").collect()
+    nothing = rows.clear()
+    rows.write_parquet(file)
+    assert "birthyear" not in _columns_without_values([file], nothing, base)
+    assert "birthyear" in _columns_without_values([], nothing, base)
+    assert "sex" in _columns_without_values([file], nothing, base)
+    rows.write_parquet(file, statistics=False)
+    assert "sex" not in _columns_without_values([file], nothing, base)

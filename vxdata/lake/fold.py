@@ -6,10 +6,12 @@ two files at most wait to be written. Files are held against their checksums bef
 
 import io
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -18,6 +20,10 @@ from vxdata.lake import scd2
 from vxdata.lake.datafile import FILE_ROWS, SORT_COLUMNS, CheckedFiles, DataFile, write_data_file
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.spans import Span, plan_spans
+from vxdata.schemas.registry import STANDARD_COLUMNS
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import RowGroupMetaData
 
 _SPAN_ROWS = 100_000
 _SAMPLE_ROWS = 1_000
@@ -117,6 +123,8 @@ class _Reader:
         else:
             rest = self._rows(small.filter(~pl.col("key").is_in(chosen.held[HELD_IN].unique().implode())))
             self._small = pl.concat([chosen.held.drop(HELD_IN), rest.collect()])
+        empty = _columns_without_values([root / key for key in self._full["key"]], self._small, base)
+        self._columns = [name for name in base.columns if name not in empty]
 
     def _rows(self, facts: pl.DataFrame) -> pl.LazyFrame:
         files = self._base.files.filter(pl.col("key").is_in(facts["key"].implode()))
@@ -131,12 +139,12 @@ class _Reader:
         return plan_spans(pl.Series(sample, dtype=pl.String), _SPAN_ROWS // _SAMPLE_ROWS, self._chosen.kept)
 
     def folded(self, span: Span) -> _Part:
-        """Return what stands for the rows of a span.
+        """Return what stands for the rows of a span; columns that hold no value are left out.
 
         Only rows of an identifier that has a closing, or a row in a small file, are looked at; the others of the full
         files stay as they lie.
         """
-        columns = list(self._base.columns)
+        columns = self._columns
         full = self._rows(_reached(span, self._full)).filter(span.holds()).select(columns).collect()
         small = self._small.filter(span.holds()).select(columns)
         others = self._rows(_reached(span, self._chosen.closing)).filter(span.holds())
@@ -157,6 +165,28 @@ class _Reader:
         return _Part(
             rows[order.filter(is_open)], rows[order.filter(~is_open)], full.height + small.height, own.height - left
         )
+
+
+def _columns_without_values(files: Iterable[Path], small: pl.DataFrame, base: Snapshot) -> set[str]:
+    """Return payload columns that are null in some rows and in all rows of some files: nobody need read and sort them.
+
+    The files' own footers tell, which their checksums cover; a line of the log that is damaged must not cost a value.
+    """
+    import pyarrow.parquet as pq
+
+    asked = base.columns.keys() - set(STANDARD_COLUMNS)
+    empty = {name for name in asked if not base.columns[name].is_nested() and not small[name].count()}
+    for path in files:
+        footer = pq.read_metadata(path)
+        groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+        places = {footer.schema.column(n).path: n for n in range(footer.num_columns)}
+        empty -= {name for name in empty & places.keys() if not all(_is_null(g, places[name]) for g in groups)}
+    return empty
+
+
+def _is_null(group: "RowGroupMetaData", column: int) -> bool:
+    known = group.column(column).statistics
+    return known is not None and known.has_null_count and known.null_count == group.num_rows
 
 
 def _order(full: pl.DataFrame, is_moved: pl.Series, folded: pl.DataFrame) -> pl.Series:
@@ -263,7 +293,12 @@ class _Writer:
         for part in parts:
             if len(self._under_way) == _WRITERS:  # so that only a few parts are in memory twice
                 self.files.append(self._under_way.popleft().result())
-            rows, namespace = part.drop(PARTITION_COLUMN), self._base.spec.namespace
+            rows, namespace = self._completed(part).drop(PARTITION_COLUMN), self._base.spec.namespace
             self._under_way.append(
                 self._pool.submit(write_data_file, self._base.store, namespace, self._datasource_id, rows)
             )
+
+    def _completed(self, part: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with the columns that were left out because they hold no value."""
+        columns = self._base.columns.items()
+        return part.select(c if c in part.columns else pl.lit(None, dtype).alias(c) for c, dtype in columns)

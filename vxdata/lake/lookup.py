@@ -15,7 +15,7 @@ from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.registry import registry
 
 FEW = 1_000
-"""Up to so many identifiers are looked up by value, so that files and row groups are skipped; more within their range."""
+"""Up to so many identifiers are looked up by value, so that files and row groups are skipped; more by their range."""
 WIDE = 200_000
 """Up to so many resources are read once with all their columns; of more, what changes is read in a second scan."""
 
