@@ -436,6 +436,13 @@ def test_a_plan_scans_the_outer_table_once_and_each_subquery_once(tailed: Client
     assert tailed.volumes.query().filter(build(tailed)).lazy().explain().count("Parquet SCAN") == scans
 
 
+def test_a_funnel_reads_each_file_once(proxy: Proxy, headless: Client) -> None:
+    query = headless.volumes.query().filter(F.volume_type == "T1", F.study_id.is_in(["imagingstudy/a1"]))
+    asked = requests(proxy, query.funnel)
+    assert kinds(asked) == Counter(HEAD=1, GET=len(FILES))
+    assert len({record.path for record in asked}) == 1 + len(FILES)
+
+
 def test_building_a_query_costs_nothing(proxy: Proxy, remote: Client) -> None:
     def build() -> None:
         sub = remote.volumes.query().filter(has_ancestor("datasource/a")).select("slice_thickness")

@@ -10,49 +10,54 @@ from vxdata.lake.lake import View
 from vxdata.sdk.explain import MOST_VALUES
 from vxdata.sdk.plan import answered_filters
 
-COUNTS = ("resources", "patients", "studies", "removed", "removed_null")
 ALL_ROWS = "all"
 
 
 def plan_funnel(select: Select, view: View, instant: datetime | None) -> pl.LazyFrame:
-    """Return the plan of a funnel: one row of counts, from one pass over the rows.
+    """Return the plan of a funnel's counts, from one pass over the rows.
 
     Args:
         select: the query; its sort, limit and columns do not count.
         view: a steady view of the lake.
         instant: the client's own as-of instant.
+
+    Returns:
+        For each number of filters that a row passed before one stopped it: `passed`; the `resources`; the `patients`
+        and `studies` of which no row passed more; `removed_null`, the resources that a null stopped.
     """
     rows, verdicts = answered_filters(select, view, instant)
     judged = rows.select("patient_id", "study_id", *(verdict.alias(f":{n}") for n, verdict in enumerate(verdicts)))
-    kept, counts = pl.lit(True), _counts(0, pl.lit(True), pl.lit(False), pl.lit(False))
-    for n in range(len(verdicts)):
-        passes = kept & pl.col(f":{n}").fill_null(False)
-        counts += _counts(n + 1, passes, kept & ~passes, kept & pl.col(f":{n}").is_null())
-        kept = passes
-    return judged.select(counts)
-
-
-def _counts(n: int, kept: pl.Expr, removed: pl.Expr, removed_null: pl.Expr) -> list[pl.Expr]:
-    numbers = (
-        kept.cast(pl.UInt32).sum() if n else pl.len(),
-        pl.col("patient_id").filter(kept).drop_nulls().n_unique(),
-        pl.col("study_id").filter(kept).drop_nulls().n_unique(),
-        removed.cast(pl.UInt32).sum(),
-        removed_null.cast(pl.UInt32).sum(),
+    number = [_unless_true(n, pl.lit(n, pl.UInt32)) for n in range(len(verdicts))]
+    is_null = [_unless_true(n, pl.col(f":{n}").is_null()) for n in range(len(verdicts))]
+    stopped = judged.select(
+        "patient_id",
+        "study_id",
+        pl.coalesce(*number, pl.lit(len(verdicts), pl.UInt32)).alias("passed"),
+        pl.coalesce(*is_null, pl.lit(False)).alias("removed_null"),
     )
-    return [number.alias(f"{n}{name}") for number, name in zip(numbers, COUNTS, strict=True)]
+    resources = stopped.group_by("passed").agg(pl.len().alias("resources"), pl.col("removed_null").sum())
+    furthest = (_furthest(stopped, *names) for names in (("patient_id", "patients"), ("study_id", "studies")))
+    return pl.concat([resources, *furthest], how="diagonal").group_by("passed").agg(pl.all().sum())
 
 
-def to_funnel(select: Select, row: pl.DataFrame) -> pl.DataFrame:
-    """Return the row of counts as a frame: filter, resources, patients, studies, removed, removed_null."""
+def _unless_true(n: int, value: pl.Expr) -> pl.Expr:
+    return pl.when(pl.col(f":{n}")).then(None).otherwise(value)
+
+
+def _furthest(stopped: pl.LazyFrame, column: str, name: str) -> pl.LazyFrame:
+    """Count the patients or studies by how many filters that of their rows passed which passed most."""
+    most = stopped.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("passed").max())
+    return most.group_by("passed").agg(pl.len().alias(name))
+
+
+def to_funnel(select: Select, counted: pl.DataFrame) -> pl.DataFrame:
+    """Return the counts as a frame: filter, resources, patients, studies, removed, removed_null."""
     steps = [ALL_ROWS, *map(to_python, select.filters)]
-    return pl.DataFrame(
-        {
-            "filter": steps,
-            **{name: [row[f"{n}{name}"].item() for n in range(len(steps))] for name in COUNTS},
-        },
-        schema={"filter": pl.String(), **dict.fromkeys(COUNTS, pl.Int64())},
-    )
+    numbered = pl.DataFrame({"filter": steps, "passed": range(len(steps))}, schema_overrides={"passed": pl.UInt32})
+    stopped = numbered.join(counted, on="passed", how="left", maintain_order="left").fill_null(0)
+    left = [pl.col(name).cum_sum(reverse=True).cast(pl.Int64) for name in ("resources", "patients", "studies")]
+    removed, removed_null = (pl.col(name).shift(fill_value=0).cast(pl.Int64) for name in ("resources", "removed_null"))
+    return stopped.select("filter", *left, removed.alias("removed"), removed_null)
 
 
 def funnel_chart(select: Select, funnel: pl.DataFrame) -> str:
