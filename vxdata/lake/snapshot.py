@@ -197,15 +197,30 @@ class Snapshot:
 
     def history_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return every physical row of some identifiers: their versions, closings and tombstones, in one scan."""
-        keep = _is_one_of(pl.Series(identifiers, dtype=pl.String))
-        return self.collect(self.rows.filter(keep))
+        names = pl.Series(identifiers, dtype=pl.String)
+        return self.collect(self.rows_of(self._files_with(names)).filter(_is_one_of(names)))
 
     def current_of(self, identifiers: Sequence[str] | pl.Series) -> pl.DataFrame:
         """Return the current physical rows of a few identifiers, in one scan that needs no other closings."""
-        keep = _is_one_of(pl.Series(identifiers, dtype=pl.String))
+        names = pl.Series(identifiers, dtype=pl.String)
         open_or_closing = pl.col("valid_to").is_null() | pl.col("closes").is_not_null()
-        rows = self.collect(self.rows.filter(open_or_closing, keep)).lazy()
-        return scd2.current(rows, scd2.closings_of(rows)).collect()
+        rows = self.rows_of(self.without_past._files_with(names)).filter(open_or_closing, _is_one_of(names))
+        found = self.collect(rows).lazy()
+        return scd2.current(found, scd2.closings_of(found)).collect()
+
+    def _files_with(self, identifiers: pl.Series) -> pl.DataFrame:
+        """Return the files that may hold rows of some identifiers, by the bounds of these alone.
+
+        The statistics of all columns, which a scan carries, are made once for each version: after each write, that is.
+        """
+        if identifiers.is_empty():
+            return self.files.clear()
+        ordered = identifiers.sort()
+        low, high = _identifier_bounds(self.files)
+        following = ordered.search_sorted(low.fill_null("")).cast(pl.UInt32)
+        is_past_all = following == len(ordered)
+        nearest = ordered.gather(following.set(is_past_all, 0))
+        return self.files.filter((~is_past_all & (nearest <= high)) | high.is_null() | low.is_null())
 
     def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:
         """Collect a plan over this table, with the store's errors translated."""
