@@ -1364,3 +1364,12 @@ def test_bytes_and_instants_of_parquet_survive_the_rejects(client: Client, tmp_p
     assert (first["acquisition_datetime"], second["series_number"]) == (last.isoformat(), None)
     again = ingest_files(client, [tmp_path / "r.ndjson"], on_invalid="skip", dry_run=True)
     assert [field for _, field, _ in faults(again)] == ["series_number", "modality"]
+
+
+def test_a_misspelt_type_is_the_one_fault_of_its_row_beside_a_broken_one(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "mixed.ndjson"
+    sound = '{"identifier": "patint/b", "parent_identifier": "datasource/d", "birthyear": 1950, "sex": 3}'
+    file.write_text(sound + '\n{"identifier": "patient/c", "parent_identifier": "datasource/d", "birthyear": "x"}\n')
+    rejected = ingest_files(client, [file], on_invalid="skip").rejected
+    assert rejected.select("row", "field").rows() == [(1, "identifier"), (2, "birthyear")]
+    assert rejected["reason"][0] == "identifier is of the type 'patint'. Did you mean 'patient'?"

@@ -196,6 +196,8 @@ def _batch_of(file: SourceFile, rows: list[_Row], spec: TableSpec | None, rules:
         faults += [(number, name, _shown(row[name]), stray[name]) for name in sorted(own)]
     columns = [pl.Series(ROW, [number for number, _ in rows], dtype=pl.Int64)]
     for name in resource_columns(file, [name for name in keys if name not in stray], rules):
+        if spec is None and name not in _HEAD:
+            continue  # rows of no type are rejected for that alone: nobody knows what their fields should hold
         wanted = _dtype(name, spec)
         columns.append(pl.Series(name, [_checked(row, name, wanted, faults) for row in rows], dtype=wanted))
     wrong = pl.DataFrame(faults, schema=FAULT_SCHEMA, orient="row")
