@@ -254,7 +254,8 @@ def test_what_cannot_part_cells_or_name_an_encoding_is_refused(
     done = run_here("ingest", "good.csv", option, value)
     said = " ".join(done.stderr.replace("│", "").split())
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"Invalid value for '{option}': {value!r}: {expected}" in said
+    assert f"{value!r}: {expected}" in said
+    assert option.removeprefix("--") in said
 
 
 def test_a_source_behind_options_is_told_from_a_file(folder: Path) -> None:
