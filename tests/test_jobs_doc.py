@@ -41,7 +41,7 @@ def commands() -> Iterator[str]:
     service, _ = blocks("ini")
     (container,) = cron_job()["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     for text in (crontab, service, container["command"][-1]):
-        yield from re.findall(r"vxdata maintain[^>|\n]*", text)
+        yield from re.findall(r"vxdata maintain[^>|;\n]*", text)
 
 
 def test_the_policy_is_the_default_one() -> None:
@@ -68,11 +68,11 @@ def test_the_exit_codes_are_those_of_the_examples() -> None:
     service, _ = blocks("ini")
     assert f"SuccessExitStatus={NOTHING_TO_DO}\n" in service
     assert "Restart=on-failure\n" in service, "what is to be tried again is"
-    assert f"RestartPreventExitStatus=2 3 {A_PERSON_IS_NEEDED}\n" in service
+    assert f"RestartPreventExitStatus=1 2 3 {A_PERSON_IS_NEEDED}\n" in service
     (rule,) = cron_job()["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["values"] == [2, 3, A_PERSON_IS_NEEDED]
+    assert rule["onExitCodes"]["values"] == [1, 2, 3, A_PERSON_IS_NEEDED]
     codes = re.findall(r"^\| ([\d, ]+) \|", PAGE, re.M)
-    assert codes == ["0", str(NOTHING_TO_DO), str(A_PERSON_IS_NEEDED), str(TRY_AGAIN), "2, 3"]
+    assert codes == ["0", str(NOTHING_TO_DO), str(A_PERSON_IS_NEEDED), str(TRY_AGAIN), "1, 2, 3"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -82,3 +82,14 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         path.write_text(text)
     done = subprocess.run(["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, NOTHING_TO_DO, A_PERSON_IS_NEEDED, TRY_AGAIN])
+def test_the_container_ends_as_the_command_does_but_for_nothing_to_do(tmp_path: Path, code: int) -> None:
+    command = tmp_path / "vxdata"
+    command.write_text(f"#!/bin/sh\nexit {code}\n")
+    command.chmod(0o755)
+    (container,) = cron_job()["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    found = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(container["command"], env=found, check=False)
+    assert done.returncode == (0 if code == NOTHING_TO_DO else code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -65,6 +66,15 @@ def test_the_check_comes_when_it_is_due(tmp_path: Path) -> None:
     assert checked == [True, False, True, False]
 
 
+def test_a_check_by_a_clock_that_was_ahead_counts_as_none(tmp_path: Path) -> None:
+    clock = Clock()
+    client = fill(open_client(str(tmp_path / "lake"), clock.patience()))
+    clock.turn(timedelta(days=3650))
+    assert client.maintain(MaintainPolicy(vacuum=False)).verify is not None
+    clock.turn(timedelta(days=-3650))
+    assert client.maintain(MaintainPolicy(vacuum=False)).verify is not None
+
+
 def test_damage_calls_for_a_person_and_is_looked_at_again(tmp_path: Path) -> None:
     client = fill(Client(tmp_path / "lake"), 0)
     for path in Path(client.uri, "patients").glob("*/*.parquet"):
@@ -99,6 +109,10 @@ def test_two_at_once_do_it_once_and_disturb_nobody(tmp_path: Path) -> None:
         ({"retention_days": 0.5}, "greater than or equal to 1"),
         ({"keep_log_days": 7}, "greater than or equal to 30"),
         ({"vacuum": "yes"}, "valid boolean"),
+        ({"retention_days": math.inf}, "less than or equal to 36500"),
+        ({"verify_days": 1e12}, "less than or equal to 36500"),
+        ({"verify_days": math.nan}, "less than or equal to 36500"),
+        ({"keep_log_days": 999_999_999}, "less than or equal to 36500"),
     ],
 )
 def test_a_policy_that_is_wrong_is_refused_by_key_and_file(values: dict[str, Any], word: str) -> None:

@@ -66,6 +66,22 @@ def trimmed(lake: Path, days: int = 90) -> trim.TrimReport:
     return trim_log(table_of(Client(lake), "patients"), datetime.now(UTC) + days * DAY)
 
 
+def test_a_clock_that_is_ahead_of_the_stores_stops_it(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = LocalStore.put
+
+    def put_in_the_past(store: LocalStore, key: str, data: bytes) -> None:
+        put(store, key, data)
+        make_older(lake, timedelta(hours=2), key)
+
+    monkeypatch.setattr(LocalStore, "put", put_in_the_past)
+    before = log_of(lake)
+    with pytest.raises(StorageError, match="Set the clock"):
+        trimmed(lake)
+    assert log_of(lake) == before
+    monkeypatch.undo()
+    assert trimmed(lake).entries
+
+
 # -- what goes
 
 
@@ -107,7 +123,7 @@ def test_nothing_younger_than_30_days_goes(lake: Path, days: int) -> None:
     before = log_of(lake)
     assert trimmed(lake, days) == trim.TrimReport(0, None)
     assert log_of(lake) == before
-    with pytest.raises(InvalidInputError, match="keep_days=29"):
+    with pytest.raises(InvalidInputError, match="keep_log_days=29"):
         trim_log(table_of(Client(lake), "patients"), datetime.now(UTC), keep_days=29)
 
 

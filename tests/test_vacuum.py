@@ -260,6 +260,25 @@ def test_a_clock_that_is_ahead_of_the_stores_stops_it(old_lake: Path, monkeypatc
     assert keys_of(Client(old_lake)) == before
 
 
+def test_a_clock_that_is_set_back_while_files_are_judged_stops_it(old_lake: Path, monkeypatch: Any) -> None:
+    class Ahead(datetime):
+        """Eight days ahead when it is asked first, right from then on."""
+
+        asked = 0
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            cls.asked += 1
+            return datetime.now(tz) + (8 * DAY if cls.asked == 1 else timedelta())
+
+    monkeypatch.setattr(vacuum, "datetime", Ahead)
+    before = keys_of(Client(old_lake))
+    with pytest.raises(StorageError, match="Set the clock"):
+        Client(old_lake).vacuum(dry_run=False)
+    assert keys_of(Client(old_lake)) == before
+    assert Client(old_lake).vacuum(dry_run=False).count
+
+
 # -- kept snapshots, and who else is at work
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDataError
+from vxdata.errors import CommitUnknownError, ConflictError, StorageError
 from vxdata_cli.out import out, to_plain
 from vxdata_cli.upkeep import A_PERSON_IS_NEEDED
 
@@ -31,7 +31,7 @@ def job_log() -> Iterator[Event]:
         again = not isinstance(error, StorageError) or error.retryable
         _write("failed", {"error": type(error).__name__, "message": str(error), "try_again": again})
         raise typer.Exit(TRY_AGAIN if again else A_PERSON_IS_NEEDED) from error
-    except VxDataError as error:
+    except Exception as error:  # a bug, too, is told where the job's log is read
         _write("failed", {"error": type(error).__name__, "message": str(error), "try_again": False})
         raise
     _tell("end", {})

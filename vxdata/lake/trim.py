@@ -13,9 +13,10 @@ Source: design of record, section 5 (the log).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from vxdata.errors import InvalidInputError, StorageError
+from vxdata.lake import doomed
 from vxdata.lake.archive import archive_commits, unarchived
 from vxdata.lake.checkpoints import LogFiles, list_log, read_hint
 from vxdata.lake.log import read_entry
@@ -24,6 +25,7 @@ from vxdata.lake.store import StoredObject
 from vxdata.lake.table import Table
 
 LEAST_DAYS = 30
+MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,31 @@ def _files_of(log: LogFiles, version: int) -> Iterator[StoredObject]:
     yield from log.others.get(version, ())
 
 
+def check_keep_days(days: int) -> None:
+    """Refuse a number of days for which no log is kept.
+
+    Raises:
+        InvalidInputError: less than 30 days, or more than a hundred years.
+    """
+    if not LEAST_DAYS <= days <= MOST_DAYS:
+        raise InvalidInputError(f"keep_log_days={days}: a log is kept for {LEAST_DAYS} to {MOST_DAYS:,} days.")
+
+
 def trim_log(table: Table, now: datetime, keep_days: int = LEAST_DAYS) -> TrimReport:
     """Delete the log entries and checkpoints that are older than some days and that a checkpoint stands for.
 
     Args:
         table: the table.
         now: the clock, UTC.
-        keep_days: at least 30.
+        keep_days: at least 30, at most 36,500.
 
     Raises:
-        InvalidInputError: less than 30 days.
-        StorageError: the archive has a gap, or the table does not open at the checkpoint; nothing was deleted.
+        InvalidInputError: fewer or more days.
+        StorageError: the archive has a gap, the table does not open at the checkpoint, or this machine's clock is
+            ahead of the store's; nothing was deleted.
     """
-    if keep_days < LEAST_DAYS:
-        raise InvalidInputError(f"keep_days={keep_days}: a log is kept for {LEAST_DAYS} days at least.")
-    cutoff = now - timedelta(days=keep_days)
+    check_keep_days(keep_days)
+    judged_at, cutoff = datetime.now(UTC), now - timedelta(days=keep_days)
     log = list_log(table.store, table.spec.namespace)
     checkpoint = _old_checkpoint(table, log, cutoff)
     planned = None if checkpoint is None else plan_trimming(log, checkpoint, cutoff)
@@ -95,8 +107,10 @@ def trim_log(table: Table, now: datetime, keep_days: int = LEAST_DAYS) -> TrimRe
         return TrimReport(0, None)
     _archive(table, planned)
     _open_at(table, planned.checkpoint)
-    for key in planned.keys:
-        table.store.delete(key)
+    with doomed.announced(table.store, planned.keys) as announcement:
+        doomed.refuse_clock_ahead(table.store, announcement, judged_at, "trim the log of")
+        for key in planned.keys:
+            table.store.delete(key)
     return TrimReport(len(planned.entries), planned.checkpoint)
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, all_specs
-from vxdata.errors import InvalidInputError, StorageError
+from vxdata.errors import InvalidInputError
 from vxdata.lake import doomed
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import kept_files
@@ -33,7 +33,6 @@ from vxdata.schemas.columns import INSTANT
 DEFAULT_RETENTION = timedelta(days=7)
 LEAST_RETENTION = timedelta(hours=24)
 _LEAST_DEADLINES = 10
-_MOST_CLOCK_DIFFERENCE = timedelta(hours=1)
 _DELETERS = 8
 _BATCH = 1_000
 
@@ -150,14 +149,14 @@ def vacuum(
     """
     retention = _checked(retention, lake)
     lake.prepare_write(needs_lake=True)
-    cutoff = _cutoff(lake.patience.now(), retention)
+    judged_at, cutoff = datetime.now(UTC), _cutoff(lake.patience.now(), retention)
     rows = []
     for folder in _folders(lake):
         progress(f"look for files: {folder.name}")
         rows += _plan(lake, folder, cutoff)
     files = pl.DataFrame(rows, schema=FILE_COLUMNS, orient="row")
     report = VacuumReport(files, retention, dry_run)
-    return report if dry_run or not report.count else _delete(lake, report, cutoff, progress)
+    return report if dry_run or not report.count else _delete(lake, report, judged_at, cutoff, progress)
 
 
 def _checked(retention: timedelta | None, lake: Lake) -> timedelta:
@@ -219,13 +218,15 @@ def needed_files(folder: Folder, newest: Snapshot, cutoff: datetime) -> set[str]
 # -- deleting
 
 
-def _delete(lake: Lake, report: VacuumReport, cutoff: datetime, progress: Progress) -> VacuumReport:
+def _delete(
+    lake: Lake, report: VacuumReport, judged_at: datetime, cutoff: datetime, progress: Progress
+) -> VacuumReport:
     """Delete what was planned, without what has come to be needed since; look again before each thousand files."""
     spared: set[str] = set()
     paths = report.taken["path"].to_list()
     tables = [spec for spec in all_specs() if spec.namespace in set(report.taken["namespace"])]
     with doomed.announced(lake.store, paths) as announcement, ThreadPoolExecutor(_DELETERS) as pool:
-        _refuse_wrong_clock(lake, announcement)
+        doomed.refuse_clock_ahead(lake.store, announcement, judged_at, "vacuum")
         for start in range(0, len(paths), _BATCH):
             progress(f"delete {len(paths):,} files, {start:,} done")
             needed = kept_files(lake.store)
@@ -236,19 +237,3 @@ def _delete(lake: Lake, report: VacuumReport, cutoff: datetime, progress: Progre
             list(pool.map(lake.store.delete, [path for path in batch if path not in needed]))
             spared |= needed.intersection(batch)
     return replace(report, files=report.files.filter(~pl.col("path").is_in(list(spared))))
-
-
-def _refuse_wrong_clock(lake: Lake, announcement: str) -> None:
-    """Compare this machine's clock with the store's: with one that is ahead, young files would look old.
-
-    Raises:
-        StorageError: it is more than an hour ahead.
-    """
-    written = next((o.modified for o in lake.store.list_objects(doomed.FOLDER) if o.key == announcement), None)
-    if written is None or datetime.now(UTC) - written > _MOST_CLOCK_DIFFERENCE:
-        raise StorageError(
-            f"this machine's clock is ahead of the store's, which says {written}; nothing was deleted. Set the clock.",
-            uri=lake.store.uri,
-            operation="vacuum",
-            retryable=False,
-        )

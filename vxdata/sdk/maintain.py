@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.lake.chores import last_verified, note_verified
-from vxdata.lake.trim import LEAST_DAYS
+from vxdata.lake.trim import LEAST_DAYS, MOST_DAYS
 from vxdata.lake.vacuum import VacuumReport, vacuum
 from vxdata.lake.verify import VerifyReport, verify
 from vxdata.sdk.session import Session
@@ -35,10 +35,17 @@ class MaintainPolicy(BaseModel):
         default=BY_SCHEDULE.tail_share, ge=0, le=1, description="if its tail has this share of the partition's rows."
     )
     vacuum: bool = Field(default=True, description="Whether files that no state needs are deleted.")
-    retention_days: float = Field(default=7.0, ge=1, description="How long superseded states stay readable.")
-    keep_log_days: int = Field(default=LEAST_DAYS, ge=LEAST_DAYS, description="How long log entries stay.")
+    retention_days: float = Field(
+        default=7.0, ge=1, le=MOST_DAYS, description="How long superseded states stay readable."
+    )
+    keep_log_days: int = Field(
+        default=LEAST_DAYS, ge=LEAST_DAYS, le=MOST_DAYS, description="How long log entries stay."
+    )
     verify_days: float = Field(
-        default=7.0, ge=0, description="The whole lake is checked if that was not done for so long; 0: each time."
+        default=7.0,
+        ge=0,
+        le=MOST_DAYS,
+        description="The whole lake is checked if that was not done for so long; 0: each time.",
     )
 
     @property
@@ -114,7 +121,8 @@ def maintain(
 
 
 def _is_due(last: datetime | None, now: datetime, every: timedelta) -> bool:
-    return last is None or now - last >= every
+    """A check that is dated in the future was dated by a wrong clock: it counts as none."""
+    return last is None or last > now or now - last >= every
 
 
 def _outcome(done: CompactionReport, freed: VacuumReport | None, checked: VerifyReport | None) -> Outcome:

@@ -12,7 +12,7 @@ from vxdata.lake.compact import Folded
 from vxdata.lake.compact import compact as fold_all
 from vxdata.lake.foldable import BY_SCHEDULE, FoldPolicy
 from vxdata.lake.snapshot import NO_TABLE
-from vxdata.lake.trim import LEAST_DAYS, trim_log
+from vxdata.lake.trim import LEAST_DAYS, check_keep_days, trim_log
 from vxdata.sdk.namespace import listed_datasources
 from vxdata.sdk.session import Session
 
@@ -63,6 +63,7 @@ def compact(
 ) -> CompactionReport:
     """Fold the tails of tables; see `Client.compact`."""
     stamp, lake = session.stamp("compact", reason), session.lake
+    check_keep_days(keep_log_days)
     specs = specs_named(namespaces)
     named = None if datasources is None else listed_datasources("compact", datasources)
     lake.prepare_write(needs_lake=True)
