@@ -75,7 +75,7 @@ def compact(
     datasources: Sequence[str] | None = None,
     progress: Progress = lambda _: None,
 ) -> list[Folded]:
-    """Fold the partitions of some tables that want it.
+    """Fold the partitions of some tables that want it; one that is damaged does not keep the others from it.
 
     Args:
         lake: the lake.
@@ -86,15 +86,22 @@ def compact(
         progress: told after each round.
 
     Raises:
-        StorageError: a file is damaged or missing; what was folded before stays.
+        StorageError: a file is damaged or missing, told when all else is folded; or the store does not answer.
     """
-    done = []
+    done, damaged = [], []
     for spec in specs:
         for datasource_id in partitions_to_fold(lake.snapshot(spec), policy):
             if datasources is None or datasource_id in datasources:
-                for folded in _fold_partition(lake, spec, datasource_id, policy, stamp):
-                    progress(folded)
-                    done.append(folded)
+                try:
+                    for folded in _fold_partition(lake, spec, datasource_id, policy, stamp):
+                        progress(folded)
+                        done.append(folded)
+                except StorageError as error:
+                    if error.retryable:
+                        raise
+                    damaged.append(error)
+    if damaged:
+        raise damaged[0]
     return done
 
 
