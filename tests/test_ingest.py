@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from vxdata.errors import InvalidInputError
+from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
 from vxdata.sdk.ingest import ingest
@@ -88,6 +88,23 @@ def test_a_cascade_takes_nothing_that_the_frames_hold(client: Client, kept: str,
     with pytest.raises(InvalidInputError, match=f"hold '{kept}' but lack an ancestor of the namespace patients"):
         ingest(client, wanted, missing="delete", cascade=True, dry_run=dry_run)
     assert state(client) == before
+
+
+def test_what_a_cascade_takes_is_foreseen_and_told(client: Client) -> None:
+    client.resources.create(Resource(identifier="psameasurement/1", parent_identifier="patient/2"))
+    client.resources.create(Resource(identifier="psameasurement/2", parent_identifier="patient/1"))
+    wanted = frames("patient/2", "imagingstudy/2")
+    del wanted["volumes"]
+    told = [ingest(client, wanted, missing="delete", cascade=True, dry_run=dry_run) for dry_run in (True, False)]
+    for reports in told:
+        assert {name: report.deleted for name, report in reports.items() if report.deleted} == {
+            "patients": 1, "imaging_studies": 1
+        }  # fmt: skip
+        assert reports["imaging_studies"].cascaded == {"volumes": 1}
+        assert reports["patients"].cascaded == {"psa_measurements": 1}
+    with pytest.raises(NotFoundError):
+        client.volumes.retrieve("volume/2")
+    assert client.psa_measurements.query().count() == 1
 
 
 def test_a_closing_that_comes_too_early_is_refused_before_anything_is_written(client: Client) -> None:

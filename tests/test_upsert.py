@@ -544,6 +544,7 @@ def test_missing_ones_with_live_children_are_refused(with_children: Client) -> N
 def test_cascade_takes_the_descendants_along(with_children: Client) -> None:
     report = with_children.patients.upsert(patients(identifier=["0"], sex=["F"]), missing="delete", cascade=True)
     assert counts(report) == (0, 1, 0, 1, 0)
+    assert report.cascaded == {"imaging_studies": 1, "volumes": 1, "psa_measurements": 1}
     assert live(with_children) == ["0", "2", "3"]
     namespaces = (with_children.imaging_studies, with_children.volumes, with_children.psa_measurements)
     assert [namespace.query().count() for namespace in namespaces] == [0, 0, 0]

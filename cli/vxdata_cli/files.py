@@ -196,6 +196,8 @@ def _refuse(report: "FilesReport", dry_run: bool, rejects: str | None) -> None:
 
 
 def _document(uri: str, report: "FilesReport", dry_run: bool, rejects: str | None) -> dict[str, Any]:
+    from vxdata_cli.tables import cascaded_counts
+
     counts = ("created", "updated", "unchanged", "deleted")
     return {
         "lake": uri,
@@ -204,6 +206,7 @@ def _document(uri: str, report: "FilesReport", dry_run: bool, rejects: str | Non
         "written": report.is_written,
         "already_committed": report.already_committed,
         "namespaces": {name: {c: getattr(r, c) for c in counts} for name, r in report.reports.items()},
+        "cascaded": cascaded_counts(report.reports),
         "rejected": report.rejected_rows,
         "faults": report.rejected.to_dicts(),
         "rejects": rejects if report.rejected_rows else None,

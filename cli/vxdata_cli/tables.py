@@ -1,5 +1,6 @@
 """Tables for people: reports and data frames as rich shows them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +21,25 @@ _COUNTS = ("created", "updated", "unchanged", "deleted")
 
 
 def report_table(title: str, reports: Mapping[str, "UpsertReport"]) -> Group:
-    """Return what was done in each namespace: one row each, with the counts."""
+    """Return what was done in each namespace: one row each, with the counts; a cascade adds to what was deleted."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("namespace")
     for name in _COUNTS:
         table.add_column(name, justify="right")
-    for namespace, report in reports.items():
-        table.add_row(namespace, *(f"{getattr(report, name):,}" for name in _COUNTS))
+    cascaded = cascaded_counts(reports)
+    for namespace in dict.fromkeys([*reports, *cascaded]):
+        counts = {name: getattr(reports.get(namespace), name, 0) for name in _COUNTS}
+        counts["deleted"] += cascaded.get(namespace, 0)
+        table.add_row(namespace, *(f"{count:,}" for count in counts.values()))
     return _titled(title, table)
+
+
+def cascaded_counts(reports: Mapping[str, "UpsertReport"]) -> dict[str, int]:
+    """Return how many resources of each namespace were closed with what hung on others that the files lack."""
+    counts: Counter[str] = Counter()
+    for report in reports.values():
+        counts.update(report.cascaded)
+    return dict(counts)
 
 
 def _titled(title: str, table: Table) -> Group:

@@ -34,7 +34,8 @@ class UpsertReport:
         created: resources that were made (or made again).
         updated: resources that got a new version.
         unchanged: resources that were already as the frame says.
-        deleted: resources that were closed because the frame lacks them.
+        deleted: resources of this type that were closed because the frame lacks them.
+        cascaded: by namespace, the resources of other types that were closed with those (with cascade=True).
         rejected: the rows that could not be written: identifier, parent_identifier, the frame's columns, and reason
             (rejected_because, if a field is called reason).
         commit_id: the commit's id in the audit log; None if nothing was written.
@@ -49,6 +50,7 @@ class UpsertReport:
     rejected: pl.DataFrame = field(repr=False, compare=False)
     commit_id: str | None = None
     already_committed: bool = False
+    cascaded: Mapping[str, int] = field(default_factory=dict)
 
 
 Progress = Callable[[TableSpec, UpsertReport], None]
@@ -100,6 +102,7 @@ def _with_closed(changed: UpsertReport, closed: UpsertReport) -> UpsertReport:
     return replace(
         changed,
         deleted=closed.deleted,
+        cascaded=closed.cascaded,
         commit_id=changed.commit_id or closed.commit_id,
         already_committed=changed.already_committed and closed.already_committed,
     )
@@ -123,10 +126,27 @@ def plan_upsert(
     """
     lake.prepare_write(needs_lake=False)
     foreseen = _validated(lake, wanted, options, stamp, scratch)
+    cascaded = _foreseen_cascades(lake, foreseen) if options.cascade else {}
     return {
-        spec: _told(replace(planned, doomed=foreseen.closed.get(spec, planned.doomed)), None)
+        spec: _told(replace(planned, doomed=foreseen.doomed(spec)), None, cascaded.get(spec, {}))
         for spec, planned in foreseen.plans.items()
     }
+
+
+def _foreseen_cascades(lake: Lake, foreseen: "_Foreseen") -> dict[TableSpec, dict[str, int]]:
+    """Count what a cascade takes of other types, children first: what was closed before is not counted again."""
+    closed = {spec.namespace: [foreseen.doomed(spec)] for spec in foreseen.plans}
+    counts: dict[TableSpec, dict[str, int]] = {}
+    for spec in reversed(list(foreseen.plans)):
+        doomed = foreseen.doomed(spec)
+        for below in descendant_specs(spec.type_name) if len(doomed) else ():
+            if below != spec:
+                before = closed.setdefault(below.namespace, [])
+                found = live_descendants(lake.snapshot(below), doomed)["identifier"]
+                new = found.filter(~found.is_in(pl.concat([found.clear(), *before]).implode()))
+                before.append(new)
+                counts.setdefault(spec, {})[below.namespace] = len(new)
+    return {spec: {name: count for name, count in of.items() if count} for spec, of in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,10 @@ class _Foreseen:
     planners: Mapping[TableSpec, Planner]
     plans: Mapping[TableSpec, Upserted]
     closed: Mapping[TableSpec, pl.Series]
+
+    def doomed(self, spec: TableSpec) -> pl.Series:
+        """Return what of a type is closed because its frame lacks it."""
+        return self.closed.get(spec, self.plans[spec].doomed)
 
     def before(self, spec: TableSpec) -> Before:
         """Return what is done before a type's second commit."""
@@ -182,8 +206,8 @@ def _validated(
 
 def _refuse_held_descendants(lake: Lake, wanted: Mapping[TableSpec, Slices], foreseen: _Foreseen) -> None:
     """Refuse frames that hold what descends from something that they lack: a cascade would close it with that."""
-    for spec, planned in foreseen.plans.items():
-        doomed = foreseen.closed.get(spec, planned.doomed)
+    for spec in foreseen.plans:
+        doomed = foreseen.doomed(spec)
         below = [s for s in descendant_specs(spec.type_name) if s in wanted and s != spec] if len(doomed) else []
         for child in below:
             lost = live_descendants(lake.snapshot(child), doomed)["identifier"].implode()
@@ -213,24 +237,26 @@ def _promised(spec: TableSpec, plans: Mapping[TableSpec, Upserted]) -> Promised:
 
 def _commit(lake: Lake, spec: TableSpec, planner: Planner, options: UpsertOptions, stamp: Stamp) -> UpsertReport:
     """Commit to one table, with the closing of descendants before it and the looks across tables after it."""
+    cascaded: dict[str, int] = {}
     if options.cascade and options.missing == "delete":
         doomed = _report(planner(lake.table(spec).ensure())).doomed
-        close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
+        cascaded = close_descendants(lake, spec, doomed, options.valid_from or lake.patience.now(), stamp)
     done = run_commit(lake, spec, planner, stamp)
     upserted = _report(done.plan)
     refuse_orphans(lake, upserted.seen, upserted.placed())
     if len(upserted.doomed):
         refuse_left_behind(lake, spec, upserted.doomed)
-    return _told(upserted, upserted.first_commit_id if done.version is None else stamp.commit_id)
+    return _told(upserted, upserted.first_commit_id if done.version is None else stamp.commit_id, cascaded)
 
 
-def _told(upserted: Upserted, commit_id: str | None) -> UpsertReport:
+def _told(upserted: Upserted, commit_id: str | None, cascaded: Mapping[str, int]) -> UpsertReport:
     return UpsertReport(
         **upserted.counts,
         unchanged=upserted.unchanged,
         rejected=_with_reason(upserted.rejected),
         commit_id=commit_id,
         already_committed=upserted.is_repeat,
+        cascaded=cascaded,
     )
 
 
