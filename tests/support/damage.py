@@ -11,11 +11,10 @@ import polars as pl
 
 from tests.support.operations import DAY, SOURCE, connect
 from tests.support.stepping import Clock, open_client
-from tests.support.upkeep import resource, spec_of
+from tests.support.upkeep import clock_of_today, resource, spec_of
 from vxdata.errors import VxDataError
 from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.erase import Erasure
-from vxdata.lake.intent import Patience
 from vxdata.sdk import Client
 
 KINDS = {"data": "", "checkpoint": "*/_delta_log/*.checkpoint.parquet", "log": "*/_delta_log/*.json"}
@@ -25,7 +24,6 @@ ROWS = 2_000
 TYPES = ("datasources", "patients", "pathology_specimens")
 OTHER = "datasource/b"
 ERASED = "patient/00007"
-HASTE = Patience(deadline_seconds=0.05, grace_seconds=0.05)
 Answers = dict[str, pl.DataFrame]
 
 
@@ -156,7 +154,8 @@ def erased(lake: Path, place: Place, clean: Answers) -> str:
 
 
 def erase(lake: Path) -> Erasure:
-    return open_client(str(lake), HASTE).erase(ERASED, reason="consent withdrawn", dry_run=False)
+    no_wait = clock_of_today().patience(deadline_seconds=1.0)  # by a clock that only waiting moves
+    return open_client(str(lake), no_wait).erase(ERASED, reason="consent withdrawn", dry_run=False)
 
 
 def contents(lake: Path) -> Iterator[bytes]:
