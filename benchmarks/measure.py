@@ -128,10 +128,18 @@ def processor_seconds(*command: str, **environment: str) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+_PEAK = """
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
 def in_process(code: str, *arguments: str) -> Run:
-    """Run Python code in a process of its own; what it prints last is read as JSON."""
+    """Run Python code in a process of its own, on Linux; what it prints last is read as JSON.
+
+    The process tells its peak memory itself: that which `wait4` tells holds the peak of this process, too.
+    """
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code + _PEAK, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -139,5 +147,5 @@ def in_process(code: str, *arguments: str) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"a benchmark failed with {process.returncode}:\n{code}")
-    lines = printed.strip().splitlines()
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20, json.loads(lines[-1]) if lines else None)
+    *lines, peak_kib = printed.strip().splitlines()
+    return Run(wall, usage.ru_utime + usage.ru_stime, int(peak_kib) / 2**20, json.loads(lines[-1]) if lines else None)
