@@ -106,3 +106,12 @@ def test_select_reads_only_its_columns(proxy: Proxy, client: Client) -> None:
     _, one = cost(proxy, lambda: client.volumes.query().select("license").collect())
     _, all_of_them = cost(proxy, lambda: client.volumes.query().collect())
     assert one < all_of_them * 0.6  # the identifiers are read too: the table has closings
+
+
+def test_a_delete_looks_once_for_tables_of_unknown_types(proxy: Proxy, client: Client, names: list[str]) -> None:
+    def looks(operation: Callable[[], Any]) -> int:
+        cost(proxy, operation)
+        return sum("delimiter=/" in record.query.split("&") for record in proxy.requests())
+
+    assert looks(lambda: client.volumes.delete(names[11])) == 1
+    assert looks(lambda: client.volumes.update(names[12], {"volume_type": "T2"})) == 0

@@ -19,6 +19,7 @@ from vxdata.lake.planning import live_orphans
 from vxdata.lake.run import run_commit
 from vxdata.lake.scratch import read_kept
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.unregistered import refuse_unregistered
 from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
@@ -64,7 +65,8 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
 
     Raises:
         NotFoundError: the resource is not live, or was deleted (and perhaps created again) while this was tried.
-        InvalidInputError: it has live children and `cascade` is false; the message counts them.
+        InvalidInputError: it has live children and `cascade` is false; the message counts them. Or there is a table
+            whose type is not registered here: it may hold children.
         ConflictError: a child came while it was deleted.
     """
     lake.prepare_write(needs_lake=True)
@@ -74,6 +76,7 @@ def delete(lake: Lake, spec: TableSpec, identifier: str, cascade: bool, stamp: S
     first = read_current(lake.snapshot(spec), target)
     if first.is_empty():
         raise NotFoundError(describe_missing(lake, target))
+    refuse_unregistered(lake.store, f"delete {identifier!r}")
     counts = close_descendants(lake, spec, target, planned, stamp) if cascade else {}
 
     def plan(base: Snapshot) -> Plan:

@@ -33,6 +33,7 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
 from vxdata.lake.traces import TableTraces, Traces, find_in_table, find_traces, is_of, list_columns, points_to
+from vxdata.lake.unregistered import refuse_unregistered
 from vxdata.schemas.identifiers import type_of
 from vxdata.schemas.registry import registry
 
@@ -70,6 +71,7 @@ def plan_erasure(lake: Lake, identifier: str) -> Erasure:
 
     Raises:
         NotFoundError: no lake is here, or nothing in it tells of the resource.
+        InvalidInputError: there is a table whose type is not registered here.
     """
     lake.prepare_write(needs_lake=True)
     refuse_damaged_logs(lake)
@@ -90,7 +92,8 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
 
     Raises:
         NotFoundError: no lake is here, or nothing in it tells of the resource.
-        InvalidInputError: the reason names the resource, and would be kept.
+        InvalidInputError: the reason names the resource, and would be kept; or there is a table whose type is not
+            registered here, which nobody could look through.
         ConflictError, CommitUnknownError, StorageError: it stopped on the way; run it again.
     """
     _refuse_telling_reason(identifier, stamp.reason)
@@ -130,6 +133,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
 
 
 def _find(lake: Lake, identifier: str) -> Traces:
+    refuse_unregistered(lake.store, f"erase {identifier!r}")  # each time: such a table may be made meanwhile
     return find_traces(lake, table_spec(registry().of_type(type_of(identifier))), identifier)
 
 

@@ -95,6 +95,14 @@ class LocalStore:
                 for name in files:
                     yield (Path(folder) / name).relative_to(self.root).as_posix()
 
+    def list_folders(self) -> list[str]:
+        """See `Store`."""
+        with translated(self.uri, "list"):
+            try:
+                return [found.name for found in self.root.iterdir() if found.is_dir()]
+            except FileNotFoundError:
+                return []
+
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store`. A file that goes away while we look is not listed."""
         for key in self.list_keys(prefix):

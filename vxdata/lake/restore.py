@@ -22,6 +22,7 @@ from vxdata.lake.past import describe_missing
 from vxdata.lake.planning import refuse_orphans
 from vxdata.lake.run import remembered, run_commit
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.unregistered import refuse_unregistered
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
     Raises:
         AlreadyExistsError: the resource is live.
         NotFoundError: it never existed, or its parent is not live.
+        InvalidInputError: there is a table whose type is not registered here.
         ConflictError: a parent was deleted at the same time.
     """
     lake.prepare_write(needs_lake=True)
+    refuse_unregistered(lake.store, f"restore {identifier!r}")
     deletion = _find_deletion(lake, spec, identifier)
     restored_by = deletion.restored_by[0] if deletion.restored_by else stamp.commit_id
     stamp = replace(stamp, undoes=deletion.commit_id, commit_id=restored_by)

@@ -24,6 +24,7 @@ from vxdata.lake.lookup import among, live_children, read_lineages, read_version
 from vxdata.lake.planning import NO_LINEAGES, refuse_orphans
 from vxdata.lake.run import remembered, run_commit
 from vxdata.lake.snapshot import Snapshot
+from vxdata.lake.unregistered import refuse_unregistered
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
 _KINDS = (CREATED, UPDATED, DELETED)
@@ -94,9 +95,11 @@ def revert(lake: Lake, commit_id: str, dry_run: bool, stamp: Stamp) -> RevertRep
 
     Raises:
         NotFoundError: no commit has this id.
-        InvalidInputError: it changed nothing, it was reverted already, what it wrote was changed since, or erased.
+        InvalidInputError: it changed nothing, it was reverted already, what it wrote was changed since, or erased, or
+            there is a table whose type is not registered here.
     """
     lake.prepare_write(needs_lake=True)
+    refuse_unregistered(lake.store, f"revert {commit_id!r}")
     target = _find_target(lake, commit_id)
     if target.undone_by:
         stamp = replace(stamp, commit_id=target.undone_by[0])

@@ -82,6 +82,11 @@ class S3Store:
         """See `Store`."""
         return (found.key for found in self.list_objects(prefix))
 
+    def list_folders(self) -> list[str]:
+        """See `Store`."""
+        with translated(self.uri, "list"):
+            return [str(name) for name in again(self._objects.list_with_delimiter)["common_prefixes"]]
+
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """See `Store`."""
         tries, last = MOST_TRIES, None

@@ -61,6 +61,9 @@ class Store(Protocol):
     def list_keys(self, prefix: str = "") -> Iterator[str]:
         """List the keys below a prefix (a folder), in no order."""
 
+    def list_folders(self) -> list[str]:
+        """List the names of the folders right below the root, in no order."""
+
     def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
         """List the objects below a prefix (a folder) with their sizes and ages, in no order."""
 

@@ -23,6 +23,7 @@ from vxdata.lake.planning import refuse_orphans
 from vxdata.lake.run import run_commit
 from vxdata.lake.scratch import Scratch, read_kept
 from vxdata.lake.slices import Slices
+from vxdata.lake.unregistered import refuse_unregistered
 from vxdata.lake.upsert_plan import Before, Promised, Upserted, closer, upserter
 
 
@@ -78,7 +79,8 @@ def upsert(
         progress: told after each commit.
 
     Raises:
-        InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children.
+        InvalidInputError: an invalid row (with on_invalid="fail"), or what is to be closed has live children, or may
+            have some in a table whose type is not registered here.
         ConflictError: a parent was deleted, or a child came, at the same time.
     """
     lake.prepare_write(needs_lake=False)
@@ -199,6 +201,8 @@ def _validated(
             planner = closer(lake, wanted[spec], options, stamp, scratch, foreseen.before(spec))
             doomed = planner(lake.snapshot(spec)).report.doomed
             foreseen = replace(foreseen, closed={**foreseen.closed, spec: doomed})
+    if any(len(doomed) for doomed in (*foreseen.closed.values(), *(plan.doomed for plan in plans.values()))):
+        refuse_unregistered(lake.store, "missing='delete'")
     if options.cascade:
         _refuse_held_descendants(lake, wanted, foreseen)
     return foreseen

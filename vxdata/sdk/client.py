@@ -302,7 +302,8 @@ class Client:
 
         Raises:
             NotFoundError: nothing in the lake tells of the resource.
-            InvalidInputError: no reason, or one that names the resource.
+            InvalidInputError: no reason, or one that names the resource; or there is a table whose type is not
+                registered here.
             StorageError: it stopped on the way; run it again.
         """
         from vxdata.lake.erase import erase, plan_erasure

@@ -65,7 +65,7 @@ class Commits:
         Raises:
             NotFoundError: no commit has this id.
             InvalidInputError: it changed nothing, or resources were changed since, have live children that it did not
-                make, or have lost their parents; names them.
+                make, or have lost their parents; names them. Or there is a table whose type is not registered here.
             ConflictError: a parent was deleted, or a child came, at the same time.
         """
         stamp = self._session.stamp("revert", reason)

@@ -220,7 +220,8 @@ class Resources(Generic[ResponseT]):
 
         Raises:
             NotFoundError: the resource is not live.
-            InvalidInputError: it has live children and `cascade` is false; counts them.
+            InvalidInputError: it has live children and `cascade` is false; counts them. Or there is a table whose type
+                is not registered here: it may hold children.
             ConflictError: a child came while it was deleted.
         """
         from vxdata.lake.delete import delete
@@ -241,6 +242,7 @@ class Resources(Generic[ResponseT]):
         Raises:
             AlreadyExistsError: the resource is live.
             NotFoundError: it never existed, or its parent is not live.
+            InvalidInputError: there is a table whose type is not registered here.
             ConflictError: a parent was deleted at the same time.
         """
         from vxdata.lake.restore import restore
@@ -332,7 +334,8 @@ class Namespace(Resources[ResponseT]):
             The counts created, updated, unchanged and deleted, and the rejected rows with reasons.
 
         Raises:
-            InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row.
+            InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row. Or what is
+                to be closed has live children, or may have some in a table whose type is not registered here.
         """
         from vxdata.lake.scratch import Scratch
         from vxdata.lake.slices import to_slices
