@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.registered import registered
 from tests.support.stepping import open_client
-from vxdata.errors import InvalidInputError
+from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.lake.intent import Patience
 from vxdata.lake.store import Store
 from vxdata.lake.unregistered import unregistered_tables
@@ -105,6 +105,25 @@ def test_an_erasure_stops_where_such_a_table_comes_while_it_waits(client: Client
         assert client.erase("patient/P1", reason="consent withdrawn", dry_run=False).left == ()
 
 
+def test_a_keep_is_refused_that_would_leave_a_table_out(lake_uri: str) -> None:
+    client = fill(Client(lake_uri))
+    with pytest.raises(InvalidInputError, match=r"'punches'.* import or install"):
+        client.snapshots.keep("paper")
+    assert client.snapshots.list().is_empty()
+    with registered("punch", Punch):
+        token = client.snapshots.keep("paper").token
+    assert count_punches(Client(lake_uri, snapshot=token)) == 1
+
+
+def test_a_token_that_lacks_a_table_is_not_kept(client: Client) -> None:
+    token = client.snapshot().token
+    with pytest.raises(InvalidInputError, match=r"'punches'.* import or install"):
+        client.snapshots.keep("paper", token=token)
+    with registered("punch", Punch), pytest.raises(InvalidInputError, match=r"'punches'.* Keep a newer state"):
+        client.snapshots.keep("paper", token=token)
+    assert client.snapshots.list().is_empty()
+
+
 CHANGES: dict[str, Callable[[Client], object]] = {
     "delete": lambda client: client.patients.delete("patient/P1"),
     "cascade": lambda client: client.patients.delete("patient/P1", cascade=True),
@@ -154,3 +173,31 @@ def test_what_needs_no_other_table_goes_on(client: Client) -> None:
     client.compact()
     assert client.vacuum().count == 0
     assert count_punches(client) == 1
+
+
+# -- snapshots
+
+
+def test_a_snapshot_says_that_it_lacks_a_table_and_does_not_answer_for_it(lake_uri: str) -> None:
+    token = fill(Client(lake_uri)).snapshot().token
+    opened = Client(lake_uri, snapshot=token)
+    assert opened.patients.query().count() == 2
+    assert opened.token == token
+    with pytest.raises(NotFoundError, match=r"does not hold punches: .* 'punch' was not registered"):
+        count_punches(opened)
+    with registered("punch", Punch), pytest.raises(NotFoundError, match="does not hold punches"):
+        opened.patients.tree("patient/P1")
+
+
+def test_a_table_that_did_not_exist_yet_is_empty_in_a_snapshot(lake_uri: str) -> None:
+    client = Client(lake_uri)
+    client.datasources.create(resource("datasource/d"))
+    token = client.snapshot().token
+    fill_rest(client)
+    assert count_punches(Client(lake_uri, snapshot=token)) == 0
+
+
+def fill_rest(client: Client) -> None:
+    client.patients.create(resource("patient/P1", "datasource/d"))
+    with registered("punch", Punch):
+        client.punches.create(resource("punch/P1/b1", "patient/P1"))

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from vxdata.catalog.table import TableSpec, all_specs
-from vxdata.errors import InvalidInputError, StorageError
+from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake.format import LakeFormat, find_place, make_lake, read_format, require_format
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 from vxdata.lake.token import LakeState
+from vxdata.lake.unregistered import unregistered_tables
 
 if TYPE_CHECKING:
     from vxdata.lake.intent import Patience
@@ -136,7 +137,8 @@ class Lake:
             if again == versions:
                 break
             versions = again
-        return LakeState(self.lake_id, tuple((name, version) for name, version in versions.items() if version >= 0))
+        there = tuple((name, version) for name, version in versions.items() if version >= 0)
+        return LakeState(self.lake_id, there, unregistered=unregistered_tables(self.store))
 
     def _versions(self) -> dict[str, int]:
         return {spec.namespace: self.snapshot(spec).version for spec in all_specs()}
@@ -160,7 +162,16 @@ class FixedView:
         self._taken: dict[str, Snapshot] = {}
 
     def snapshot(self, spec: TableSpec) -> Snapshot:
-        """Return the table's snapshot in this state."""
+        """Return the table's snapshot in this state.
+
+        Raises:
+            NotFoundError: the state was taken by a process that did not know the table's type, or it is gone.
+        """
+        if spec.namespace in self.state.unregistered:
+            raise NotFoundError(
+                f"the snapshot does not hold {spec.namespace}: it was taken where the payload type "
+                f"{spec.type_name!r} was not registered. Take a new one where it is."
+            )
         if spec.namespace not in self._taken:
             self._taken[spec.namespace] = self._lake.table(spec).at(self._versions.get(spec.namespace, -1))
         return self._taken[spec.namespace]

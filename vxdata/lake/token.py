@@ -44,15 +44,18 @@ class LakeState:
         lake_id: the lake.
         versions: namespaces and versions.
         instant: the instant as of which the state is seen; None for the state itself.
+        unregistered: the tables that were there, but whose type nobody knew where the state was taken.
     """
 
     lake_id: str
     versions: tuple[tuple[str, int], ...]
     instant: datetime | None = None
+    unregistered: tuple[str, ...] = ()
 
     def to_text(self) -> str:
-        """Return the token."""
-        return _pack(_SNAPSHOT, [self.lake_id, dict(self.versions), self.instant and self.instant.isoformat()])
+        """Return the token; a table that is there without a known version has null in its place."""
+        versions = {**dict(self.versions), **dict.fromkeys(self.unregistered)}
+        return _pack(_SNAPSHOT, [self.lake_id, versions, self.instant and self.instant.isoformat()])
 
     @classmethod
     def from_text(cls, text: str) -> "LakeState":
@@ -63,7 +66,8 @@ class LakeState:
         """
         lake_id, versions, instant = _unpack(_SNAPSHOT, text, 3)
         at = None if instant is None else datetime.fromisoformat(instant)
-        return cls(str(lake_id), tuple((str(name), int(version)) for name, version in versions.items()), at)
+        known = tuple((str(name), int(version)) for name, version in versions.items() if version is not None)
+        return cls(str(lake_id), known, at, tuple(str(name) for name, version in versions.items() if version is None))
 
 
 def _pack(prefix: str, content: list[Any]) -> str:

@@ -3,11 +3,12 @@
 import polars as pl
 
 from vxdata.catalog.table import all_specs
-from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.errors import InvalidInputError, name_some
 from vxdata.lake import kept
 from vxdata.lake.kept import KeptSnapshot
 from vxdata.lake.lake import FixedView
 from vxdata.lake.token import LakeState
+from vxdata.lake.unregistered import REGISTER_THEM
 from vxdata.schemas.columns import INSTANT
 from vxdata.sdk.session import Session
 
@@ -44,7 +45,8 @@ class Snapshots:
             AlreadyExistsError: the name is taken.
             NotFoundError: the state, or some of its files, are gone already; nothing is kept.
             ConflictError: a vacuum is deleting files of the state right now; nothing is kept.
-            InvalidInputError: the name or the token is none, or this client is read-only.
+            InvalidInputError: the name or the token is none, the state has a table whose type is not registered here,
+                or this client is read-only.
         """
         stamp = self._session.stamp("snapshots.keep", reason)
         kept.manifest_key(name)  # refuses a bad name before anything is read
@@ -77,10 +79,14 @@ class Snapshots:
 
 
 def _refuse_unknown_tables(state: LakeState) -> None:
-    known = [spec.namespace for spec in all_specs()]
-    for namespace, _ in state.versions:
-        if namespace not in known:
-            raise InvalidInputError(
-                f"the state has a table {namespace!r}, whose payload type is not registered here: import or install "
-                f"what defines it.{did_you_mean(namespace, known)}"
-            )
+    known = {spec.namespace for spec in all_specs()}
+    unknown = [name for name in (*dict(state.versions), *state.unregistered) if name not in known]
+    if unknown:
+        raise InvalidInputError(
+            f"the state has tables whose payload type is not registered here, {name_some(unknown)}: {REGISTER_THEM}."
+        )
+    if state.unregistered:
+        raise InvalidInputError(
+            f"the token does not hold {name_some(state.unregistered)}: it was made where the payload type was not "
+            "registered. Keep a newer state: client.snapshots.keep(name)."
+        )
