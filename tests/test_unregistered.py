@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.support.cli import run_here
 from tests.support.registered import registered
 from tests.support.stepping import open_client
 from vxdata.errors import InvalidInputError, NotFoundError
@@ -201,3 +203,41 @@ def fill_rest(client: Client) -> None:
     client.patients.create(resource("patient/P1", "datasource/d"))
     with registered("punch", Punch):
         client.punches.create(resource("punch/P1/b1", "patient/P1"))
+
+
+# -- looking
+
+
+def test_verify_does_not_call_a_lake_whole_that_it_saw_in_part(lake_uri: str) -> None:
+    client = fill(Client(lake_uri))
+    report = client.verify()
+    assert not report.ok
+    (finding,) = report.findings.rows(named=True)
+    assert (finding["kind"], finding["subject"], finding["severity"]) == ("table-unregistered", "punches", "error")
+    assert "import or install" in finding["remedy"]
+    with registered("punch", Punch):
+        assert client.verify().findings.is_empty()
+
+
+def test_info_lists_the_tables_that_it_cannot_tell_of(lake_uri: str) -> None:
+    client = fill(Client(lake_uri))
+    assert client.info().unregistered == ("punches",)
+    assert [table.namespace for table in client.info().tables] == ["datasources", "patients"]
+    with registered("punch", Punch):
+        assert client.info().unregistered == ()
+        assert [table.namespace for table in client.info().tables][-1] == "punches"
+
+
+def test_info_of_a_snapshot_lists_what_the_snapshot_lacks(client: Client) -> None:
+    snapshot = client.snapshot()
+    with registered("punch", Punch):
+        assert snapshot.info().unregistered == ("punches",)
+        assert [table.namespace for table in snapshot.info().tables] == ["datasources", "patients"]
+
+
+def test_the_command_line_says_so(client: Client) -> None:
+    shown = run_here("info", "--uri", client.uri)
+    assert "punches: its payload type is not registered here; import or install" in " ".join(shown.stdout.split())
+    assert json.loads(run_here("info", "--uri", client.uri, "--json").stdout)["unregistered"] == ["punches"]
+    assert run_here("erase", "patient/P1", "--reason", "consent withdrawn", "--uri", client.uri).returncode == 2
+    assert run_here("verify", "--uri", client.uri).returncode == 8

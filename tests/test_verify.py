@@ -321,6 +321,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "created-at-wrong": alter("patients", shift("created_at", created_at=pl.col("created_at") + SECOND)),
     "lineage-wrong": alter("patients", shift("patient_id", patient_id=pl.lit("patient/2"))),
     "orphaned-resource": alter("volumes", no_parent),
+    "table-unregistered": lambda lake: shutil.copytree(lake / "patients", lake / "x_rays"),
     "kept-snapshot-damaged": lambda lake: flip(next(lake.glob("_vxdata/snapshots/*"))),
     "kept-snapshot-incomplete": lambda lake: data_file(lake).unlink(),
     "archive-gap": a_gap_in_the_archive,

@@ -110,6 +110,8 @@ def _info_parts(found: "LakeInfo") -> list[Any]:
     from rich import box
     from rich.table import Table
 
+    from vxdata.lake.unregistered import REGISTER_THEM
+
     table = Table("table", box=box.SIMPLE_HEAD, show_edge=False)
     for name in ("resources", "versions", "files", "tail", "size", "log"):
         table.add_column(name, justify="right")
@@ -124,6 +126,7 @@ def _info_parts(found: "LakeInfo") -> list[Any]:
         table,
         "\ntail: files with updates and deletes that are not folded; log: commits since the last checkpoint",
         *(wants or ["Nothing wants upkeep."]),
+        *(f"{name}: its payload type is not registered here; {REGISTER_THEM}." for name in found.unregistered),
     ]
 
 

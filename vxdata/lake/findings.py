@@ -44,6 +44,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "created-at-wrong": ("error", _BY_HAND),
     "lineage-wrong": ("error", "delete the resource and create it again below its parent"),
     "orphaned-resource": ("error", "delete it, or create its parent again"),
+    "table-unregistered": (
+        "error",
+        "check again where its payload type is registered: import or install what declares it; move the folder of a "
+        "table that nobody needs any more out of the lake",
+    ),
     "kept-snapshot-damaged": ("error", f"{_FROM_BACKUP}, or remove it: vacuum refuses to work until then"),
     "kept-snapshot-incomplete": ("error", "restore the files from a backup, or drop it: 'vxdata snapshots drop'"),
     "archive-gap": ("error", "restore _vxdata/commits from a backup: who wrote what and why is not known for these"),

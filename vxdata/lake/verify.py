@@ -24,6 +24,7 @@ from vxdata.lake.lookup import read_current, read_lineages
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store, StoredObject
 from vxdata.lake.table import Table
+from vxdata.lake.unregistered import unregistered_tables
 from vxdata.lake.vacuum import DEFAULT_RETENTION, Folder, needed_files, plan_vacuum
 from vxdata.lake.verify_archive import check_archive, check_kept
 from vxdata.lake.verify_files import check_files
@@ -108,6 +109,9 @@ class _Check:
             tables[spec.namespace] = self._open(spec, findings)
         for spec in all_specs():
             findings += self._check_table(spec, tables[spec.namespace])
+        for name in unregistered_tables(self.store):
+            words = "the payload type of this table is not registered here, so nothing of it was looked at"
+            findings.append(found("table-unregistered", name, name, words))
         self.progress("look at kept snapshots and the archive")
         listed = {o.key for opened in tables.values() for o in opened.objects}
         findings += check_kept(self.store, listed, self.checked)

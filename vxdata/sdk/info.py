@@ -12,8 +12,9 @@ from vxdata.catalog.table import PARTITION_COLUMN, TableSpec, all_specs
 from vxdata.errors import InvalidInputError
 from vxdata.lake.checkpoint import CHECKPOINT_COMMITS, CHECKPOINT_SHARE, last_checkpoint
 from vxdata.lake.foldable import BY_SCHEDULE, partitions_to_fold
-from vxdata.lake.lake import SteadyView
+from vxdata.lake.lake import FixedView, SteadyView
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
+from vxdata.lake.unregistered import unregistered_tables
 from vxdata.sdk.session import Session
 
 _LATE_CHECKPOINT = 2  # times what is due
@@ -61,12 +62,15 @@ class LakeInfo:
         lake_id: its id.
         tables: the tables that exist, root first.
         datasources: the identifiers of the datasources that hold rows, sorted.
+        unregistered: the tables whose payload type is not registered here (of a snapshot: where it was taken), so that
+            nothing else is known of them.
     """
 
     uri: str
     lake_id: str
     tables: tuple[TableInfo, ...]
     datasources: tuple[str, ...]
+    unregistered: tuple[str, ...] = ()
 
 
 def read_info(session: Session) -> LakeInfo:
@@ -74,10 +78,19 @@ def read_info(session: Session) -> LakeInfo:
     if session.instant is not None:
         raise InvalidInputError("info: it tells of files, not of an instant; use the client that this one came from.")
     view, lake = SteadyView(session.view), session.lake
-    found = [snapshot for spec in all_specs() if (snapshot := view.snapshot(spec)).version != NO_TABLE]
+    unregistered = _unregistered(session)
+    specs = [spec for spec in all_specs() if spec.namespace not in unregistered]
+    found = [snapshot for spec in specs if (snapshot := view.snapshot(spec)).version != NO_TABLE]
     named = {name for snapshot in found for name in snapshot.files[PARTITION_COLUMN].unique()}
     tables = (table_info(snapshot, _tail_of_log(session, snapshot.spec, snapshot.version)) for snapshot in found)
-    return LakeInfo(lake.store.uri, lake.lake_id, tuple(tables), tuple(sorted(named)))
+    return LakeInfo(lake.store.uri, lake.lake_id, tuple(tables), tuple(sorted(named)), unregistered)
+
+
+def _unregistered(session: Session) -> tuple[str, ...]:
+    """Return the tables that nobody knows here; of a snapshot, those that nobody knew where it was taken."""
+    if isinstance(session.view, FixedView):
+        return session.view.state.unregistered
+    return unregistered_tables(session.lake.store)
 
 
 def table_info(snapshot: Snapshot, commits_since_checkpoint: int) -> TableInfo:
