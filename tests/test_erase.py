@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -335,17 +336,45 @@ SHORT = ("before waiting", "before the log", "before the files")
 def test_a_kill_anywhere_is_mended_by_running_it_again(
     client: Client, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    def killed(*_: Any) -> None:
+    killed_before(client, monkeypatch, stage)
+    again = open_client(client.uri, HASTE)
+    assert erased(again).left == ()
+    assert (places_of(again, "X 1=a#"), places_of(again, SECRET)) == ([], [])
+    assert again.verify().ok
+
+
+def killed_before(client: Client, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(*STAGES[stage], killed)
         with pytest.raises(KeyboardInterrupt):
             erased(client)
-    again = open_client(client.uri, HASTE)
-    assert erased(again).left == ()
-    assert (places_of(again, "X 1=a#"), places_of(again, SECRET)) == ([], [])
-    assert again.verify().ok
+
+
+def test_a_vacuum_spares_what_a_killed_erasure_has_to_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_before(client, monkeypatch, "before waiting")
+    later = open_client(client.uri, Patience(now=lambda: datetime.now(UTC) + timedelta(days=9)))
+    later.vacuum(dry_run=False)
+    assert later.verify().findings.filter(kind="erasure-not-done").height == 1
+    assert erased(client).kept_snapshots == ("after", "before")
+    assert (places_of(client, "X 1=a#"), places_of(client, SECRET)) == ([], [])
+    later.vacuum(dry_run=False)
+    assert later.verify().findings.is_empty()
+
+
+def test_a_second_run_whose_files_are_gone_still_makes_all_checkpoints_forget(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.snapshots.drop("before")
+    client.snapshots.drop("after")
+    killed_before(client, monkeypatch, "before waiting")
+    assert [key for key in places_of(client, SECRET) if key.endswith(".checkpoint.parquet")]
+    for found in (found for table in erasing._find(client._session.lake, X).tables for found in table.dead):
+        client._session.lake.store.delete(found.key)
+    erased(client)
+    assert places_of(client, SECRET) == []
 
 
 def test_a_warm_client_goes_on(client: Client) -> None:

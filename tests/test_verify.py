@@ -37,7 +37,9 @@ from vxdata.lake import verify_files, verify_log
 from vxdata.lake.archive import archive_commits
 from vxdata.lake.checkpoint import CHECKPOINT_COMMITS
 from vxdata.lake.datafile import encode_parquet, write_data_files
+from vxdata.lake.erasure_record import begin_record
 from vxdata.lake.findings import KINDS, MOST_SUBJECTS
+from vxdata.lake.intent import Stamp
 from vxdata.lake.trim import trim_log
 from vxdata.schemas.columns import INSTANT
 from vxdata.sdk import Client
@@ -282,6 +284,15 @@ def archive_then(change: Callable[[Path], None]) -> Callable[[Path], None]:
     return damage
 
 
+def record_of_an_erasure(change: Callable[[Path], Any]) -> Callable[[Path], None]:
+    def damage(lake: Path) -> None:
+        opened = Client(lake)._session.lake
+        begin_record(opened.store, "patient/1", Stamp("erase", "tester"), opened)
+        change(next(lake.glob("_vxdata/erasures/*")))
+
+    return damage
+
+
 def a_gap_in_the_archive(lake: Path) -> None:
     next(lake.glob("_vxdata/commits/patients/*")).unlink()
     patients(lake, f"{0:020d}.json").unlink()
@@ -326,6 +337,8 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "kept-snapshot-incomplete": lambda lake: data_file(lake).unlink(),
     "archive-gap": a_gap_in_the_archive,
     "archive-damaged": archive_then(lambda path: path.write_text(path.read_text()[:-9])),
+    "erasure-record-damaged": record_of_an_erasure(lambda path: path.write_text("{")),
+    "erasure-not-done": record_of_an_erasure(lambda path: None),
 }
 
 

@@ -15,7 +15,7 @@ from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.store import Store
 
 FOLDER = f"{OWN_FOLDER}/vacuum"
-_MOST_CLOCK_DIFFERENCE = timedelta(hours=1)
+MOST_CLOCK_DIFFERENCE = timedelta(hours=1)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def refuse_clock_ahead(store: Store, announcement: str, judged_at: datetime, ope
         StorageError: it was more than an hour ahead.
     """
     written = next((o.modified for o in store.list_objects(FOLDER) if o.key == announcement), None)
-    if written is None or judged_at - written > _MOST_CLOCK_DIFFERENCE:
+    if written is None or judged_at - written > MOST_CLOCK_DIFFERENCE:
         raise StorageError(
             f"this machine's clock showed {judged_at:%Y-%m-%d %H:%M:%S} UTC, but the store's shows {written} later; "
             "nothing was deleted. Set the clock.",

@@ -111,6 +111,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
             finish_record(lake.store, record, record.counts or {}, left)
         return replace(planned, left=left, record_id=record.record_id)
     lake.begin_write()
+    is_first_run = record is None or record.is_done
     if record is None or record.is_done:
         record = begin_record(lake.store, identifier, stamp, lake)
     known = traces
@@ -123,7 +124,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
         traces = _find(lake, identifier)
         known = _together(known, traces)
     progress("make the log forget")
-    forget(lake, known)
+    forget(lake, known, is_first_run=is_first_run)
     _delete_files(lake, identifier, progress)
     progress("look through all that is left")
     remains = find_remains(lake, known)

@@ -10,6 +10,7 @@ import secrets
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from vxdata.errors import StorageError
@@ -72,6 +73,11 @@ def find_record(store: Store, identifier: str) -> Record | None:
     """Return the record of a resource's erasure, one that is not done first; None if there is none."""
     found = [record for record in read_records(store) if record.is_of(identifier)]
     return min(found, key=lambda record: record.is_done, default=None)
+
+
+def begun_and_not_done(store: Store) -> list[datetime]:
+    """Return when each erasure began that is not done: it runs, or was killed and has to be run again."""
+    return [datetime.fromisoformat(record.begun_at) for record in read_records(store) if not record.is_done]
 
 
 def read_records(store: Store) -> list[Record]:

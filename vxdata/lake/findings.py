@@ -53,6 +53,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "kept-snapshot-incomplete": ("error", "restore the files from a backup, or drop it: 'vxdata snapshots drop'"),
     "archive-gap": ("error", "restore _vxdata/commits from a backup: who wrote what and why is not known for these"),
     "archive-damaged": ("error", f"{_FROM_BACKUP}; while the log has the entries, remove it: it is written anew"),
+    "erasure-record-damaged": ("error", f"{_FROM_BACKUP}; vacuum and erasures refuse to work until then"),
+    "erasure-not-done": ("warning", "nothing if it runs; else run it again: vacuum spares files for it"),
 }
 
 

@@ -27,19 +27,21 @@ from vxdata.lake.traces import TableTraces, Traces
 _READERS = 8
 
 
-def forget(lake: Lake, traces: Traces) -> None:
+def forget(lake: Lake, traces: Traces, *, is_first_run: bool) -> None:
     """Make everything but data files forget what was erased.
 
     Args:
         lake: the lake.
         traces: what was found of it, before and after its rows were taken out.
+        is_first_run: whether no run before this one took rows out. Else the traces may not say all that there was
+            (files that are gone told of it), so that no table's older checkpoints are trusted to know nothing.
 
     Raises:
         StorageError: the store failed; running it again goes on.
     """
     mentions = Mentions.of(traces)
     for table in traces.tables:
-        if table.doomed or table.identifiers:
+        if not is_first_run or table.doomed or table.identifiers:
             _forget_checkpoints(lake.table(table.spec))
         _forget_entries(lake.store, table, set(lake.snapshot(table.spec).files["key"]), mentions)
         _forget_archive(lake.store, table.spec, mentions)

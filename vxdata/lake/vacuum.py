@@ -2,8 +2,10 @@
 
 A data file goes if all of this is true: it is not in the newest state, no kept snapshot needs it, it is older than the
 retention by the store's clock, and no log entry that is younger than the retention took it out. A writer uploads files
-before it commits them, so that age alone tells its files from left-overs: hence the least retention. With them go what
-probes, temporary files and killed vacuums left behind. Nothing else is ever deleted; what we do not know is listed.
+before it commits them, so that age alone tells its files from left-overs: hence the least retention. What was
+superseded since an erasure began that is not done is young, too: its second run reads there what it has to make the
+lake forget. With them go what probes, temporary files and killed vacuums left behind. Nothing else is ever deleted;
+what we do not know is listed.
 
 Planning is pure (`plan_vacuum`); `vacuum` reads, announces, reads the protected files again, and deletes.
 
@@ -21,6 +23,7 @@ import polars as pl
 from vxdata.catalog.table import PARTITION_COLUMN, all_specs
 from vxdata.errors import InvalidInputError
 from vxdata.lake import doomed
+from vxdata.lake.erasure_record import begun_and_not_done
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import kept_files
 from vxdata.lake.lake import Lake
@@ -145,11 +148,13 @@ def vacuum(
     Raises:
         InvalidInputError: the retention is shorter than the least one.
         NotFoundError: no lake is here.
-        StorageError: a log or the manifest of a kept snapshot cannot be read; nothing was deleted.
+        StorageError: a log, the manifest of a kept snapshot or the record of an erasure cannot be read; nothing was
+            deleted.
     """
     retention = _checked(retention, lake)
     lake.prepare_write(needs_lake=True)
-    judged_at, cutoff = datetime.now(UTC), _cutoff(lake.patience.now(), retention)
+    judged_at = datetime.now(UTC)
+    cutoff = _spare_for_erasures(lake, _cutoff(lake.patience.now(), retention))
     rows = []
     for folder in _folders(lake):
         progress(f"look for files: {folder.name}")
@@ -178,6 +183,11 @@ def _cutoff(now: datetime, retention: timedelta) -> datetime:
         return now - retention
     except OverflowError:
         raise InvalidInputError(f"retention={retention} reaches back before the year 1.") from None
+
+
+def _spare_for_erasures(lake: Lake, cutoff: datetime) -> datetime:
+    """Return a cutoff that spares what an erasure superseded that is not done: it reads there what has to go."""
+    return min((cutoff, *(begun - doomed.MOST_CLOCK_DIFFERENCE for begun in begun_and_not_done(lake.store))))
 
 
 def _folders(lake: Lake) -> Iterator[Folder]:

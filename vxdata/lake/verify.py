@@ -26,7 +26,7 @@ from vxdata.lake.store import Store, StoredObject
 from vxdata.lake.table import Table
 from vxdata.lake.unregistered import unregistered_tables
 from vxdata.lake.vacuum import DEFAULT_RETENTION, Folder, needed_files, plan_vacuum
-from vxdata.lake.verify_archive import check_archive, check_kept
+from vxdata.lake.verify_archive import check_archive, check_erasures, check_kept
 from vxdata.lake.verify_files import check_files
 from vxdata.lake.verify_log import check_log
 from vxdata.lake.verify_rows import check_rows, current_rows, find_orphans, read_rows
@@ -115,6 +115,7 @@ class _Check:
         self.progress("look at kept snapshots and the archive")
         listed = {o.key for opened in tables.values() for o in opened.objects}
         findings += check_kept(self.store, listed, self.checked)
+        findings += check_erasures(self.store)
         for spec in all_specs():
             findings += check_archive(self.store, spec.namespace, tables[spec.namespace].log)
         return findings

@@ -1,4 +1,4 @@
-"""Verifying what lies beside the tables: the archive of commits, and the kept snapshots."""
+"""Verifying what lies beside the tables: the archive of commits, the kept snapshots, and the records of erasures."""
 
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -6,6 +6,9 @@ from collections.abc import Iterator, Set
 from vxdata.errors import StorageError, name_some
 from vxdata.lake.archive import archived_ranges
 from vxdata.lake.checkpoints import LogFiles
+from vxdata.lake.erasure_record import FOLDER as ERASURES
+from vxdata.lake.erasure_record import read_records
+from vxdata.lake.faults import refuse_unanswered
 from vxdata.lake.findings import Finding, found
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
@@ -50,3 +53,17 @@ def check_kept(store: Store, listed: Set[str], checked: Counter[str]) -> Iterato
         if gone:
             detail = f"{len(gone)} of its files are gone: {name_some(gone, 2)}"
             yield found("kept-snapshot-incomplete", None, manifest.record().name, detail)
+
+
+def check_erasures(store: Store) -> Iterator[Finding]:
+    """Check that the records of erasures can be read, and that each erasure is done."""
+    try:
+        records = read_records(store)
+    except StorageError as error:
+        refuse_unanswered(error)
+        yield found("erasure-record-damaged", None, ERASURES, str(error))
+        return
+    for record in records:
+        if not record.is_done:
+            detail = f"it was begun at {record.begun_at} by {record.author}"
+            yield found("erasure-not-done", None, f"{ERASURES}/{record.record_id}.json", detail)
