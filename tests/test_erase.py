@@ -318,6 +318,25 @@ def test_uncommitted_files_are_deleted_once_their_writers_cannot_commit_them(cli
     assert not lake.store.exists(f"volumes/{left.key}")
 
 
+@pytest.mark.parametrize("name", ["{version:020d}.json#1", "_commit_ab.json.tmp", ".ab.tmp"])
+@pytest.mark.parametrize("length", [None, 30], ids=["whole", "cut"])
+def test_what_a_killed_commit_left_half_written_goes(client: Client, name: str, length: int | None) -> None:
+    log = Path(client.uri, "volumes", "_delta_log")
+    version = max(int(entry.stem) for entry in log.glob("*.json"))
+    staged = log / name.format(version=version + 1)
+    staged.write_bytes(next(log.glob("*1.json")).read_bytes()[:length])
+    assert erased(client).left == ()
+    assert not staged.exists()
+
+
+def test_what_nobody_can_read_in_a_log_is_told(client: Client) -> None:
+    log = Path(client.uri, "volumes", "_delta_log")
+    for name, data in {".DS_Store": b"\0\xff", "notes.json": b"[1]", "x.parquet": b"PAR1", "y.txt": b"{"}.items():
+        (log / name).write_bytes(data)
+    told = sorted(words.partition(" cannot be read")[0] for words in erased(client).left)
+    assert told == [f"volumes/_delta_log/{name}" for name in (".DS_Store", "x.parquet", "y.txt")]
+
+
 STAGES = {
     "after the record": (erasing, "_take_out"),
     "before waiting": (erasing, "_settle"),

@@ -130,6 +130,8 @@ def test_left_overs_go_and_what_is_not_ours_is_listed_and_left(old_lake: Path) -
         partition / f".{'1' * 32}.tmp",
         partition / "part-0001.parquet",
         old_lake / "patients" / "_delta_log" / "_commit_5.json.tmp",
+        old_lake / "patients" / "_delta_log" / f"{9:020d}.json#1",
+        old_lake / "patients" / "_delta_log" / "_last_checkpoint#12",
     ]
     left = [partition / "notes.txt", old_lake / "patients" / "x.parquet", partition / "deeper" / "x.parquet"]
     for path in (*gone, *left):

@@ -9,13 +9,14 @@ In this order, so that a kill at any instant is mended by running it again:
     3  writers that planned before, in other tables, may still commit until their deadline: wait for it, look again
     4  what still tells of the rows is made to forget them (`forget`): checkpoints, statistics of superseded files in
        the log, the archive of commits, kept snapshots that need their files
-    5  the superseded and uncommitted files that hold such rows are deleted, last, because they say what there was
+    5  the superseded and uncommitted files that hold such rows are deleted, last, because they say what there was; with
+       them what killed writers left half written
     6  all that is left is looked through (`remains`), and the record says that it is done
 
 Source: design of record, sections 5 (b: an erasure changes premises; the log) and 8.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -32,6 +33,7 @@ from vxdata.lake.remains import find_remains, still_left
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
+from vxdata.lake.temporary import temporary_files
 from vxdata.lake.traces import TableTraces, Traces, find_in_table, find_traces, is_of, list_columns, points_to
 from vxdata.lake.unregistered import refuse_unregistered
 from vxdata.schemas.identifiers import type_of
@@ -213,7 +215,11 @@ def _settle(lake: Lake, record: Record, progress: Progress) -> Record:
 
 
 def _delete_files(lake: Lake, identifier: str, progress: Progress) -> None:
-    """Delete the superseded and the uncommitted files that hold rows; young ones may still be committed."""
+    """Delete the superseded and the uncommitted files that hold rows, and what killed writers left half written.
+
+    Of the latter nobody knows what it holds. What is young may still be committed: it is waited for.
+    """
+    half_written = {found.key for found in temporary_files(lake.store)}
     while True:
         traces = _find(lake, identifier)
         if traces.is_live:
@@ -222,10 +228,12 @@ def _delete_files(lake: Lake, identifier: str, progress: Progress) -> None:
                 uri=lake.store.uri, operation="erase from", retryable=True,
             )  # fmt: skip
         waiting = [found for table in traces.tables for found in _undeleted(lake, table)]
+        temporary = (found for found in temporary_files(lake.store) if found.key in half_written)
+        waiting += _without_old(lake, temporary)
         if not waiting:
             return
         progress(f"wait for writers that may still commit {len(waiting)} files")
-        lake.patience.sleep(1.0)
+        _wait_for(lake, waiting)
 
 
 def _undeleted(lake: Lake, table: TableTraces) -> Iterator[StoredObject]:
@@ -233,10 +241,29 @@ def _undeleted(lake: Lake, table: TableTraces) -> Iterator[StoredObject]:
     namespace = table.spec.namespace
     done = {f"{namespace}/{key}" for key in named_by_log(lake.store, namespace)} if table.dead else set()
     for found in table.dead:
-        if found.key in done or lake.patience.now() - found.modified > lake.patience.settled_after:
+        if found.key in done:
+            lake.store.delete(found.key)
+    yield from _without_old(lake, (found for found in table.dead if found.key not in done))
+
+
+def _without_old(lake: Lake, files: Iterable[StoredObject]) -> Iterator[StoredObject]:
+    """Delete the files that no writer can commit any more by their age, and return the others."""
+    for found in files:
+        if _is_old(lake, found):
             lake.store.delete(found.key)
         else:
             yield found
+
+
+def _is_old(lake: Lake, found: StoredObject) -> bool:
+    return lake.patience.now() - found.modified > lake.patience.settled_after
+
+
+def _wait_for(lake: Lake, files: Iterable[StoredObject]) -> None:
+    """Wait until each file is old or gone, the youngest first: once it is old, all are."""
+    for found in sorted(files, key=lambda found: found.modified, reverse=True):
+        while not _is_old(lake, found) and lake.store.exists(found.key):
+            lake.patience.sleep(1.0)
 
 
 # -- the report

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from vxdata.errors import StorageError
 from vxdata.lake.faults import translated
 from vxdata.lake.format import OWN_FOLDER
 from vxdata.lake.kept import manifests
@@ -21,10 +22,12 @@ from vxdata.lake.mentions import Mentions
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import damaged_files
 from vxdata.lake.store import Store
+from vxdata.lake.temporary import is_temporary
 from vxdata.lake.traces import Traces, find_traces
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
 _DAMAGED = "is damaged, so nobody knows what it holds"
+_UNREADABLE = "cannot be read, so nobody knows what it holds; look into it, and delete it if nothing needs it"
 
 
 def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
@@ -79,12 +82,35 @@ def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[s
     skipped = {"path", "partitionValues"} if identifier.startswith("datasource/") else set()
     for key in store.list_keys(f"{namespace}/{LOG_FOLDER}"):
         data = store.get(key)
-        if data is not None:
-            with translated(store.uri, f"read {key} of"):
-                actions = _checkpoint_actions(data) if key.endswith(".parquet") else json_lines(data)
-            superseded = (a for a in actions if "add" not in a or unquote(a["add"]["path"]) not in live)
-            if any(_tells(namespace, action, mentions, skipped) for action in superseded):
-                yield f"{key} still tells of it; run it again"
+        if data is None or is_temporary(key.removeprefix(f"{namespace}/")):
+            continue  # of a writer at work: older ones were deleted
+        actions = _actions(key, data)
+        if actions is None:
+            yield f"{key} {_UNREADABLE}"
+        elif any(_tells(namespace, action, mentions, skipped) for action in actions if _added(action) not in live):
+            yield f"{key} still tells of it; run it again"
+
+
+def _actions(key: str, data: bytes) -> list[Any] | None:
+    """Return what a file of a log says; None if that cannot be read, as of a file that is none of Delta's."""
+    try:
+        with translated(key, "read"):
+            actions = _checkpoint_actions(data) if key.endswith(".parquet") else json_lines(data)
+    except (StorageError, ValueError):
+        return None
+    return [action if _is_action(action) else {"content": action} for action in actions]
+
+
+def _is_action(content: Any) -> bool:
+    """Whether content has the form of a Delta action; a file of others may hold any JSON."""
+    if not isinstance(content, dict):
+        return False
+    add = content.get("add", {"path": ""})
+    return isinstance(add, dict) and isinstance(add.get("path"), str) and isinstance(add.get("stats"), str | None)
+
+
+def _added(action: dict[str, Any]) -> str | None:
+    return unquote(action["add"]["path"]) if "add" in action else None
 
 
 def _checkpoint_actions(data: bytes) -> list[Any]:

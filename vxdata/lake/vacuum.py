@@ -31,6 +31,7 @@ from vxdata.lake.log import LOG_FOLDER, entry_version
 from vxdata.lake.recent import recently_removed
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import StoredObject
+from vxdata.lake.temporary import is_temporary
 from vxdata.schemas.columns import INSTANT
 
 DEFAULT_RETENTION = timedelta(days=7)
@@ -40,7 +41,6 @@ _DELETERS = 8
 _BATCH = 1_000
 
 _DATA_FILE = re.compile(rf"{PARTITION_COLUMN}=[^/]+/[^/]+\.parquet")
-_TEMPORARY = re.compile(rf"(.*/)?\.[^/]+\.tmp|{LOG_FOLDER}/_commit_[^/]+\.json\.tmp")
 _LEFT_BEHIND = ((re.compile(r"probe-[^/]+"), "left by a probe"), (re.compile(r"vacuum/[^/]+\.txt"), "left by a vacuum"))
 FILE_COLUMNS = {
     "namespace": pl.String(),
@@ -125,7 +125,7 @@ def plan_vacuum(folder: Folder, protected: Collection[str], cutoff: datetime) ->
 
 def _word_for(folder: Folder, path: str) -> str | None:
     """Say why a file may go, if it is old and nothing needs it; None for what is never looked at."""
-    if _TEMPORARY.fullmatch(path):
+    if is_temporary(path):
         return "temporary"
     if folder.name == OWN_FOLDER:
         return next((word for pattern, word in _LEFT_BEHIND if pattern.fullmatch(path)), None)
