@@ -5,6 +5,7 @@ Source: design of record, section 5 (b: an erasure changes premises); the order 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,9 +26,11 @@ from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.datafile import write_data_files
 from vxdata.lake.intent import Patience
 from vxdata.lake.mentions import Mentions
+from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.table import Table
+from vxdata.lake.traces import find_traces
 from vxdata.schemas import Resource
-from vxdata.schemas.payload import VolumePayload
+from vxdata.schemas.payload import PatientPayload, VolumePayload
 from vxdata.sdk import Client, F, has_ancestor
 
 X, OTHER = "patient/X 1=a#", "patient/X 1=a#b"
@@ -221,6 +224,34 @@ def test_addresses_that_others_need_are_not_listed(client: Client) -> None:
     assert len(blobs) == 1
 
 
+def test_a_look_never_holds_whole_rows(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect, widths = Snapshot.collect, []
+
+    def counted(snapshot: Snapshot, plan: pl.LazyFrame) -> pl.DataFrame:
+        found = collect(snapshot, plan)
+        widths.append(found.width)
+        return found
+
+    monkeypatch.setattr(Snapshot, "collect", counted)
+    assert client.erase("datasource/d", reason=REASON).tables["rows"].sum() == 13
+    assert max(widths) == 3
+
+
+def test_a_young_file_is_waited_for_without_reading_the_lake_each_second(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, looks = client._session.lake, []
+    rows = lake.snapshot(table_spec(VolumePayload)).history_of([VOLUME]).head(1)
+    (left,) = write_data_files(lake.store, "volumes", rows)
+    waits: list[float] = []
+    patience = Patience(now=lambda: datetime.now(UTC) + timedelta(seconds=sum(waits[1:])), sleep=waits.append)
+    monkeypatch.setattr(erasing, "find_traces", lambda *args: (looks.append(1), find_traces(*args))[1])
+    erased(open_client(client.uri, patience))
+    assert not lake.store.exists(f"volumes/{left.key}")
+    assert len(waits) > 100
+    assert len(looks) < 7
+
+
 def test_a_whole_datasource_leaves_no_row(client: Client) -> None:
     report = erased(client, "datasource/d")
     assert any("paths" in word for word in report.out_of_reach)
@@ -316,6 +347,47 @@ def test_uncommitted_files_are_deleted_once_their_writers_cannot_commit_them(cli
     (left,) = write_data_files(lake.store, "volumes", rows)
     erased(client)
     assert not lake.store.exists(f"volumes/{left.key}")
+
+
+def parquet(**columns: Any) -> bytes:
+    sink = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(sink)
+    return sink.getvalue()
+
+
+UNREADABLE = {"empty": b"", "garbage": b"hello", "wrong types": parquet(identifier=[1, 2])}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_dead_file_that_cannot_be_read_is_named_and_stops_nothing(client: Client, data: bytes) -> None:
+    junk = next(Path(client.uri, "patients").glob("datasource_id=*")) / "junk.parquet"
+    junk.write_bytes(data)
+    key = junk.relative_to(client.uri).as_posix()
+    (told,) = (words for words in client.erase(X, reason=REASON).out_of_reach if "cannot be read" in words)
+    assert told.startswith(f"{key} cannot be read")
+    assert [words.partition(" ")[0] for words in erased(client).left] == [key]
+    assert junk.exists()
+    assert places_of_readable(client, junk) == []
+
+
+def places_of_readable(client: Client, junk: Path) -> list[str]:
+    junk.unlink()
+    return places_of(client, "X 1=a#")
+
+
+def test_a_dead_file_that_is_cut_is_named_once(client: Client) -> None:
+    whole = next(Path(client.uri, "patients").glob("datasource_id=*/*.parquet"))
+    cut = whole.with_name(f"abc-{'0' * 64}.parquet")
+    cut.write_bytes(whole.read_bytes()[:500])
+    assert [words.partition(" ")[0] for words in erased(client).left] == [cut.relative_to(client.uri).as_posix()]
+
+
+def test_a_live_file_that_cannot_be_read_is_named_and_nothing_is_changed(client: Client) -> None:
+    (key,) = client._session.lake.snapshot(table_spec(PatientPayload)).files["key"].to_list()[:1]
+    Path(client.uri, "patients", key).write_bytes(b"hello")
+    with pytest.raises(StorageError, match=r"patients/datasource_id=.* cannot be read"):
+        erased(client)
+    assert not list(client._session.lake.store.list_keys("_vxdata/erasures"))
 
 
 @pytest.mark.parametrize("name", ["{version:020d}.json#1", "_commit_ab.json.tmp", ".ab.tmp"])

@@ -29,7 +29,7 @@ from vxdata.lake.erasure_record import Record, begin_record, find_record, finish
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
-from vxdata.lake.remains import find_remains, still_left
+from vxdata.lake.remains import UNREADABLE, find_remains, still_left
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
@@ -129,7 +129,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
     forget(lake, known, is_first_run=is_first_run)
     _delete_files(lake, identifier, progress)
     progress("look through all that is left")
-    remains = find_remains(lake, known)
+    remains = find_remains(lake, known, _find(lake, identifier))
     counts = {name: int(planned.tables[name].sum()) for name in ("resources", "versions", "rows")}
     finish_record(lake.store, record, counts, remains)
     return replace(planned, left=remains, record_id=record.record_id)
@@ -148,12 +148,13 @@ def _together(one: Traces, other: Traces) -> Traces:
 
 def _joined(one: TableTraces, other: TableTraces) -> TableTraces:
     dead = {found.key: found for found in (*one.dead, *other.dead)}
+    both = {name: (one.values.get(name), other.values.get(name)) for name in {**one.values, **other.values}}
     return replace(
         other,
         dead=tuple(dead.values()),
         identifiers=one.identifiers | other.identifiers,
         staying=one.staying | other.staying,
-        values={**other.values, **one.values},
+        values={name: pl.concat(v for v in values if v is not None) for name, values in both.items()},
     )
 
 
@@ -296,4 +297,4 @@ def _out_of_reach(lake: Lake, traces: Traces) -> tuple[str, ...]:
         words.append("the datasource's name stands in the paths of its old files, in the log, until it is trimmed")
     if any(table.blobs for table in traces.tables):
         words.append("blobs are listed, not deleted")
-    return tuple(words)
+    return (*words, *(f"{key} {UNREADABLE}" for table in traces.tables for key in table.unreadable))

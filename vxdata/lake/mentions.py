@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import polars as pl
+
+from vxdata.lake.statistics import TEXT_BOUND
 from vxdata.lake.traces import Traces
 
 ERASED = "[erased]"
-_CUT = 64
 _PART_OF_NAME = r"[\w/.\-=#%]"
 
 
@@ -23,7 +25,7 @@ class Mentions:
     """
 
     identifiers: frozenset[str]
-    values: Mapping[str, Mapping[str, frozenset[str]]]
+    values: Mapping[str, Mapping[str, pl.Series]]
 
     @classmethod
     def of(cls, traces: Traces) -> "Mentions":
@@ -42,8 +44,8 @@ class Mentions:
 
     def are_bound(self, namespace: str, column: str, bound: Any) -> bool:
         """Whether a bound of a column's statistics is, or begins, a text that only erased rows had."""
-        own = self.values.get(namespace, {}).get(column, frozenset())
-        return isinstance(bound, str) and any(bound in (value, value[:_CUT]) for value in own)
+        own = self.values.get(namespace, {}).get(column)
+        return own is not None and isinstance(bound, str) and bool((own == bound[:TEXT_BOUND]).any())
 
     def without(self, content: Any) -> Any:
         """Return JSON content with erased identifiers replaced wherever a text names one."""

@@ -6,7 +6,7 @@ with their statistics. The lake's own folder: the archive of commits, kept snaps
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,42 +23,49 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import damaged_files
 from vxdata.lake.store import Store
 from vxdata.lake.temporary import is_temporary
-from vxdata.lake.traces import Traces, find_traces
+from vxdata.lake.traces import Traces
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
 _DAMAGED = "is damaged, so nobody knows what it holds"
-_UNREADABLE = "cannot be read, so nobody knows what it holds; look into it, and delete it if nothing needs it"
+UNREADABLE = "cannot be read, so nobody knows what it holds; look into it, and delete it if nothing needs it"
 
 
-def find_remains(lake: Lake, traces: Traces) -> tuple[str, ...]:
+def find_remains(lake: Lake, known: Traces, now: Traces) -> tuple[str, ...]:
     """Look through every file below the lake for what tells of erased resources.
+
+    Args:
+        lake: the lake.
+        known: what was found of them before they were erased.
+        now: what is found of them now.
 
     Returns:
         One sentence for each place, with what to do; never what is stored there.
     """
-    mentions = Mentions.of(traces)
-    places = [*_in_files(lake, traces), *_unreadable(lake.store)]
-    for table in traces.tables:
+    mentions, unreadable = Mentions.of(known), {key for table in now.tables for key in table.unreadable}
+    places = [*_in_files(now), *(f"{key} {UNREADABLE}" for key in sorted(unreadable))]
+    places += _damaged(lake.store, unreadable)
+    for table in known.tables:
         places += _in_texts(lake.snapshot(table.spec), mentions)
-        places += _in_log(lake.snapshot(table.spec), mentions, traces.identifier)
+        places += _in_log(lake.snapshot(table.spec), mentions, known.identifier)
     return (*places, *_in_own_folder(lake.store, mentions))
 
 
-def _in_files(lake: Lake, traces: Traces) -> Iterator[str]:
-    root = next(table.spec for table in traces.tables if table.spec.type_name == traces.identifier.partition("/")[0])
-    for table in find_traces(lake, root, traces.identifier).tables:
+def _in_files(now: Traces) -> Iterator[str]:
+    for table in now.tables:
         if table.doomed:
             yield f"{table.spec.namespace}: {len(table.doomed)} data files hold rows of it; run it again"
 
 
 def still_left(store: Store, left: Iterable[str]) -> tuple[str, ...]:
     """Return what is left of what an earlier look found, damaged files looked at anew: they may have been restored."""
-    return (*(words for words in left if _DAMAGED not in words), *_unreadable(store))
+    return (*(words for words in left if _DAMAGED not in words), *_damaged(store, ()))
 
 
-def _unreadable(store: Store) -> Iterator[str]:
+def _damaged(store: Store, named: Collection[str]) -> Iterator[str]:
+    """Name the files that are damaged, but for those that are named already."""
     for key in damaged_files(store):
-        yield f"{key} {_DAMAGED}; restore it, or delete it if no state needs it"
+        if key not in named:
+            yield f"{key} {_DAMAGED}; restore it, or delete it if no state needs it"
 
 
 def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
@@ -86,7 +93,7 @@ def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[s
             continue  # of a writer at work: older ones were deleted
         actions = _actions(key, data)
         if actions is None:
-            yield f"{key} {_UNREADABLE}"
+            yield f"{key} {UNREADABLE}"
         elif any(_tells(namespace, action, mentions, skipped) for action in actions if _added(action) not in live):
             yield f"{key} still tells of it; run it again"
 

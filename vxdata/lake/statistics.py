@@ -18,7 +18,9 @@ import polars as pl
 
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
-_CUT = 64
+TEXT_BOUND = 64
+"""So many characters of a payload's text stand in statistics at most."""
+
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 _BOUNDED = (pl.String, pl.Int64, pl.Float64, pl.Date, pl.Datetime, pl.Decimal)
@@ -56,7 +58,7 @@ def _bounds(name: str, low: Any, high: Any) -> tuple[Any, Any] | None:
     if low is None or (isinstance(low, float) and not (math.isfinite(low) and math.isfinite(high))):
         return None
     if isinstance(low, str):
-        return (low, high) if name in STANDARD_COLUMNS else (low[:_CUT], _cut_up(high))
+        return (low, high) if name in STANDARD_COLUMNS else (low[:TEXT_BOUND], _cut_up(high))
     if isinstance(low, datetime):
         return _milliseconds(low), _milliseconds_up(high)
     if isinstance(low, date):
@@ -80,9 +82,9 @@ def _milliseconds_up(instant: datetime) -> str | None:
 
 def _cut_up(text: str) -> str | None:
     """Return a short text that is not less than the given one; None if there is none."""
-    if len(text) <= _CUT:
+    if len(text) <= TEXT_BOUND:
         return text
-    for end in range(_CUT, 0, -1):
+    for end in range(TEXT_BOUND, 0, -1):
         following = ord(text[end - 1]) + 1
         following = _SURROGATES.stop if following in _SURROGATES else following
         if following <= _LAST_CODE_POINT:

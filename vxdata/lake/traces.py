@@ -5,20 +5,31 @@ included, because they outlast the rows in the log: an erasure that was killed f
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, PARTITION_COLUMN, TableSpec, all_specs, descendant_specs
+from vxdata.errors import StorageError
+from vxdata.lake.faults import refuse_unanswered
 from vxdata.lake.lake import View
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
+from vxdata.lake.statistics import TEXT_BOUND
 from vxdata.lake.store import StoredObject
 from vxdata.schemas.identifiers import type_of
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
 _DATA_FILE = re.compile(rf"{PARTITION_COLUMN}=[^/]+/[^/]+\.parquet$")
+Found = TypeVar("Found")
+
 _BLOB_COLUMNS = re.compile(r"^(path|uri|url)(_|$)|_(path|uri|url)$")
+
+
+def is_data_file(path: str) -> bool:
+    """Whether a file is one of a partition's data files, by its path inside the table's folder."""
+    return _DATA_FILE.match(path) is not None
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class TableTraces:
         staying: those among them that other rows have as well: at another time they lay elsewhere.
         pointing: identifiers of the live rows that point there from elsewhere: those that stay.
         blobs: addresses of blobs that only such rows have.
-        values: for each column the texts of such rows that no other row has.
+        unreadable: keys, in the lake, of dead files that cannot be read as data files of the table.
+        values: for each column the texts of such rows that no other row has, as long as statistics hold them.
     """
 
     spec: TableSpec
@@ -46,7 +58,8 @@ class TableTraces:
     staying: frozenset[str] = frozenset()
     pointing: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()
-    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+    values: Mapping[str, pl.Series] = field(default_factory=dict, compare=False)
 
     @property
     def gone(self) -> frozenset[str]:
@@ -97,13 +110,17 @@ def find_traces(view: View, root: TableSpec, identifier: str) -> Traces:
     """
     below = {root, *descendant_specs(root.type_name)}
     snapshots = [view.snapshot(spec) for spec in all_specs()]
-    files = [_Files.of(snapshot) for snapshot in snapshots if snapshot.version != NO_TABLE]
-    own = [found.of_resource(identifier, found.snapshot.spec in below) for found in files]
-    others = [found.others(rows, identifier) for found, rows in zip(files, own, strict=True)]
-    staying = (found.staying(rows) for found, rows in zip(files, others, strict=True))
-    names = frozenset({identifier}).union(*(rows["identifier"] for rows in own)).difference(*staying)
-    found = zip(files, own, others, strict=True)
-    return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in found))
+    existing = [_Files.of(snapshot) for snapshot in snapshots if snapshot.version != NO_TABLE]
+
+    def look(files: list[_Files]) -> Traces:
+        own = [found.of_resource(identifier, found.snapshot.spec in below) for found in files]
+        others = [found.others(rows, identifier) for found, rows in zip(files, own, strict=True)]
+        staying = (found.staying(rows) for found, rows in zip(files, others, strict=True))
+        names = frozenset({identifier}).union(*(rows["identifier"] for rows in own)).difference(*staying)
+        found = zip(files, own, others, strict=True)
+        return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in found))
+
+    return _looked(existing, look)
 
 
 def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) -> TableTraces:
@@ -114,10 +131,23 @@ def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) ->
         identifier: the resource.
         names: the resource and its known descendants in all tables.
     """
-    files = _Files.of(snapshot)
-    own = files.of_resource(identifier, True)
-    others = files.others(own, identifier)
-    return _in_table(files, own, others, names.union(own["identifier"]) - files.staying(others), identifier)
+
+    def look(tables: list[_Files]) -> TableTraces:
+        (files,) = tables
+        own = files.of_resource(identifier, True)
+        others = files.others(own, identifier)
+        return _in_table(files, own, others, names.union(own["identifier"]) - files.staying(others), identifier)
+
+    return _looked([_Files.of(snapshot)], look)
+
+
+def _looked(files: "list[_Files]", look: "Callable[[list[_Files]], Found]") -> Found:
+    """Look through files, all together; if that fails, through those that can be read, judged one by one."""
+    try:
+        return look(files)
+    except StorageError as error:
+        refuse_unanswered(error)
+        return look([found.readable() for found in files])
 
 
 def _lineage_of(identifier: str) -> pl.Expr | None:
@@ -132,42 +162,73 @@ class _Files:
 
     snapshot: Snapshot
     objects: dict[str, StoredObject]
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "_Files":
         namespace = snapshot.spec.namespace
         listed = ((found.key.removeprefix(f"{namespace}/"), found) for found in snapshot.store.list_objects(namespace))
-        return cls(snapshot, {key: found for key, found in listed if _DATA_FILE.match(key)})
+        return cls(snapshot, {key: found for key, found in listed if is_data_file(key)})
 
     @property
     def live(self) -> set[str]:
         return set(self.snapshot.files["key"])
 
+    def readable(self) -> "_Files":
+        """Return the same without the dead files that cannot be read; those that are gone meanwhile are none.
+
+        Raises:
+            StorageError: a live file cannot be read.
+        """
+        live, sound, unreadable = self.live, {}, []
+        for key, found in self.objects.items():
+            try:
+                self.snapshot.collect(self._rows_of({key: found}))
+            except StorageError as error:
+                refuse_unanswered(error)
+                if key in live:
+                    raise StorageError(
+                        f"the data file {found.key} cannot be read ({error}). Restore it from a backup; 'vxdata "
+                        "verify' lists all that is damaged.",
+                        uri=self.snapshot.store.uri, operation="erase from", retryable=False,
+                    ) from error  # fmt: skip
+                if self.snapshot.store.exists(found.key):
+                    unreadable.append(found.key)
+            else:
+                sound[key] = found
+        return replace(self, objects=sound, unreadable=tuple(sorted(unreadable)))
+
     def rows(self) -> pl.LazyFrame:
         """Return the rows of all files, with the key of each row's file."""
+        return self._rows_of(self.objects)
+
+    def _rows_of(self, objects: Mapping[str, StoredObject]) -> pl.LazyFrame:
         frame = pl.DataFrame(
-            [(key, found.size) for key, found in self.objects.items()],
+            [(key, found.size) for key, found in objects.items()],
             schema={"key": pl.String(), "size": pl.Int64()},
             orient="row",
         )
         if frame.is_empty():
             return self.snapshot.rows_of(frame).with_columns(pl.lit(None, pl.String).alias(":file"))
-        keys = {self.snapshot.file_url(key): key for key in self.objects}
+        keys = {self.snapshot.file_url(key): key for key in objects}
         rows = self.snapshot.rows_of(frame, path_column=":url")
         named = pl.col(":url").replace_strict(list(keys), list(keys.values()), return_dtype=pl.String)
         return rows.with_columns(named.alias(":file")).drop(":url")
 
+    def own(self, identifier: str) -> pl.LazyFrame:
+        """Return the rows of a resource and of its descendants."""
+        lineage = _lineage_of(identifier)
+        return self.rows().filter(is_of(identifier) if lineage is None else lineage)
+
     def of_resource(self, identifier: str, may_hold: bool) -> pl.DataFrame:
-        """Return the rows of a resource and of its descendants, with the key of each row's file.
+        """Return which rows are of a resource and of its descendants: identifier, is_deleted, :file.
 
         Args:
             identifier: the resource.
             may_hold: whether the table may hold any.
         """
-        if not may_hold:
-            return self.snapshot.collect(self.rows().head(0))
-        lineage = _lineage_of(identifier)
-        return self.snapshot.collect(self.rows().filter(is_of(identifier) if lineage is None else lineage))
+        rows = self.own(identifier) if may_hold else self.rows().head(0)
+        return self.snapshot.collect(rows.select("identifier", "is_deleted", ":file"))
 
     def others(self, own: pl.DataFrame, identifier: str) -> pl.DataFrame:
         """Return the other rows that have an identifier of a resource's descendants: identifier, :file.
@@ -222,29 +283,42 @@ def _in_table(
         frozenset(own["identifier"]),
         staying,
         tuple(near["identifier"].unique().sort()),
-        _blobs(files, own, identifier),
-        _own_values(files, own, identifier),
+        () if own.is_empty() else _blobs(files, identifier),
+        files.unreadable,
+        {} if own.is_empty() else _own_values(files, identifier),
     )
 
 
-def _blobs(files: _Files, own: pl.DataFrame, identifier: str) -> tuple[str, ...]:
+def _blobs(files: _Files, identifier: str) -> tuple[str, ...]:
     """Return the addresses that such rows have, and no row of the live files that stays."""
-    columns = [name for name, dtype in own.schema.items() if dtype == pl.String and _BLOB_COLUMNS.search(name)]
-    found = {value for name in columns for value in own[name].drop_nulls().unique()}
+    columns = [name for name in _texts(files) if _BLOB_COLUMNS.search(name)]
+    found = {value for name in columns for value in _texts_in(files, name, identifier)}
     staying = files.snapshot.rows.filter(~is_of(identifier))
     needed = (staying.select(pl.col(name).alias("blob")).filter(pl.col("blob").is_in(list(found))) for name in columns)
     used = files.snapshot.collect(pl.concat(needed).unique())["blob"] if found else ()
     return tuple(sorted(found.difference(used)))
 
 
-def _own_values(files: _Files, own: pl.DataFrame, identifier: str) -> dict[str, frozenset[str]]:
-    """Return the texts that only such rows have, by column: statistics in the log may hold them."""
-    texts = [name for name, dtype in own.schema.items() if dtype == pl.String and name in files.snapshot.spec.fields]
+def _own_values(files: _Files, identifier: str) -> dict[str, pl.Series]:
+    """Return the texts that only such rows have, by column: statistics in the log may hold them.
+
+    One column at a time: the rows of a whole datasource would not fit into memory.
+    """
     others = files.rows().filter(~is_of(identifier))
     found = {}
-    for name in texts:
-        values = own[name].drop_nulls().unique()
+    for name in (name for name in _texts(files) if name in files.snapshot.spec.fields):
+        values = _texts_in(files, name, identifier)
         if len(values):
             shared = others.select(name).join(values.to_frame().lazy(), on=name, how="semi").unique()
-            found[name] = frozenset(values.filter(~values.is_in(files.snapshot.collect(shared)[name].implode())))
+            own = values.filter(~values.is_in(files.snapshot.collect(shared)[name].implode()))
+            found[name] = own.str.slice(0, TEXT_BOUND).unique()
     return found
+
+
+def _texts(files: _Files) -> list[str]:
+    return [name for name, dtype in files.snapshot.all_columns.items() if dtype == pl.String()]
+
+
+def _texts_in(files: _Files, name: str, identifier: str) -> pl.Series:
+    """Return the texts in a column of the rows of a resource and of its descendants, each once."""
+    return files.snapshot.collect(files.own(identifier).select(name).drop_nulls().unique()).to_series()
