@@ -14,8 +14,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.support import stepping
+from tests.support.registered import registered
 from tests.support.stepping import Puts, Step, Writer, open_client
 from vxdata.catalog.table import all_specs, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
@@ -30,7 +32,7 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.table import Table
 from vxdata.lake.traces import find_traces
 from vxdata.schemas import Resource
-from vxdata.schemas.payload import PatientPayload, VolumePayload
+from vxdata.schemas.payload import PatientPayload, Payload, VolumePayload
 from vxdata.sdk import Client, F, has_ancestor
 
 X, OTHER = "patient/X 1=a#", "patient/X 1=a#b"
@@ -260,10 +262,126 @@ def test_a_whole_datasource_leaves_no_row(client: Client) -> None:
         assert namespace.query().versions().count() == 0
 
 
+def places(left: tuple[str, ...]) -> list[str]:
+    return [words.partition(": ")[0] for words in left]
+
+
 def test_free_text_that_names_it_is_left_to_a_person(client: Client) -> None:
     client.datasources.update("datasource/d", {"description": f"without {X}."})
-    report = erased(client)
-    assert report.left == ("datasources.description: 1 rows of other resources name it; edit and erase them",)
+    client.datasources.update("datasource/d", {"description": f"also without {X}."})
+    (words,) = erased(client).left
+    assert words.startswith(
+        "datasources.description: 2 rows of other resources name it, 1 of them current: edit these."
+    )
+
+
+def test_a_second_run_looks_anew_at_what_was_left(client: Client) -> None:
+    near = resource("volume/near", "imagingstudy/X 1=a#b/s", series_description=f"like {X}")
+    client.volumes.create(near)
+    client.datasources.update("datasource/d", {"description": f"beside {VOLUME}"})
+    log = Path(client.uri, "patients", "_delta_log", "notes.json")
+    log.write_text(f'{{"of": "{X}"}}')
+    left = ["datasources.description", "patients/_delta_log/notes.json", "volumes.series_description"]
+    assert sorted(places(erased(client).left)) == left
+    log.unlink()
+    assert sorted(places(erased(client).left)) == [left[0], left[2]]
+    erased(client, "volume/near")
+    again = erased(client)
+    assert places(again.left) == left[:1], "a later run cannot look for a descendant's name"
+    record = json.loads(client._session.lake.store.get(f"_vxdata/erasures/{again.record_id}.json") or b"")
+    assert record["left"] == list(again.left)
+
+
+def test_a_second_run_makes_what_was_said_meanwhile_forgotten(client: Client) -> None:
+    erased(client)
+    client.volumes.update("volume/X 1=a#b/s/0", {"b_value": 9.0}, reason=f"{X} is gone")
+    assert places_of(client, X)
+    assert erased(client).left == ()
+    assert places_of(client, X) == []
+
+
+def test_the_id_of_a_batch_that_names_it_stays_and_is_told_once(client: Client) -> None:
+    frame = pl.DataFrame({"identifier": [X], "parent_identifier": ["datasource/d"], "birthyear": [1950]})
+    client.patients.upsert(frame, batch_id=f"load of {X}")
+    for _ in range(2):
+        (words,) = erased(client).left
+        assert words.startswith("patients: the id of a batch names it. It stays in the log")
+    assert client.patients.upsert(frame, batch_id=f"load of {X}").created == 0
+
+
+class Ref(BaseModel):
+    who: str | None = None
+    also: list[str] | None = None
+
+
+class Cohort(Payload, type="cohort", namespace="cohorts", parents=("datasource",)):
+    """A type with texts at any depth."""
+
+    lead: Ref | None = Field(default=None, description="One.")
+    members: list[Ref] | None = Field(default=None, description="Some.")
+    notes: list[str] | None = Field(default=None, description="Texts.")
+
+
+DEEP = {
+    "cohorts.lead": {"lead": {"who": X}},
+    "cohorts.members": {"members": [{}, {"who": "x", "also": ["y", f"with {X}"]}]},
+    "cohorts.notes": {"notes": ["x", f"see {X} too"]},
+}
+
+
+@pytest.mark.parametrize("place", DEEP)
+def test_texts_at_any_depth_are_looked_at(client: Client, place: str) -> None:
+    with registered("cohort", Cohort):
+        client.resources.create(resource("cohort/1", "datasource/d", **DEEP[place]))
+        assert places(erased(client).left) == [place]
+
+
+def test_a_license_that_names_it_is_told(client: Client) -> None:
+    other = {"identifier": "patient/other", "parent_identifier": "datasource/d", "license": f"as of {X}"}
+    client.patients.create(Resource(**other, payload={}))
+    assert places(erased(client).left) == ["patients.license"]
+
+
+def test_files_of_others_that_name_it_are_told(client: Client) -> None:
+    lake, row = Path(client.uri), {"who": [f"of {X}"], "n": [1]}
+    files = {
+        "patients/export 1.parquet": parquet(**row),
+        "patients/nested.parquet": parquet(refs=[[{"who": VOLUME}]]),
+        "volumes/datasource_id=datasource%2Fd/notes/list.csv": f"name\n{X},1\n".encode(),
+        "patients/export.json": json.dumps([{"ä": f"ä {X}"}]).encode(),
+        "_vxdata/mine.txt": f"{X}".encode(),
+        "patients/image.png": b"\x89PNG\xff",
+        "patients/none.parquet": parquet(who=[OTHER]),
+        "patients/none.txt": OTHER.encode(),
+    }
+    for name, data in files.items():
+        (lake / name).parent.mkdir(exist_ok=True)
+        (lake / name).write_bytes(data)
+    left = erased(client).left
+    assert sorted(places(left)) == sorted(list(files)[:-2])
+    assert next(words for words in left if "cannot be read" in words).startswith("patients/image.png: ")
+    assert all((lake / name).exists() for name in files)
+    for name in list(files)[:-2]:
+        (lake / name).unlink()
+    assert erased(client).left == ()
+
+
+def test_the_reason_of_a_kept_snapshot_is_looked_at(client: Client) -> None:
+    erased(client)
+    client.patients.create(resource("patient/other", "datasource/d"))
+    kept = client.snapshots.keep("paper", reason=f"without {X}")
+    (words,) = erased(client).left
+    assert words.startswith(f"the snapshot kept at {kept.kept_at}: its name or reason names it")
+    client.snapshots.keep("paper again", token=kept.token)
+    client.snapshots.drop("paper")
+    assert erased(client).left == ()
+
+
+def test_a_writer_that_was_killed_in_a_partition_leaves_nothing(client: Client) -> None:
+    for file in Path(client.uri, "patients").glob("datasource_id=*/*.parquet"):
+        file.with_name(f".{'0' * 32}.tmp").write_bytes(file.read_bytes()[:-9])
+    assert erased(client).left == ()
+    assert not list(Path(client.uri).glob("**/*.tmp"))
 
 
 # Beside others
@@ -364,8 +482,8 @@ def test_a_dead_file_that_cannot_be_read_is_named_and_stops_nothing(client: Clie
     junk.write_bytes(data)
     key = junk.relative_to(client.uri).as_posix()
     (told,) = (words for words in client.erase(X, reason=REASON).out_of_reach if "cannot be read" in words)
-    assert told.startswith(f"{key} cannot be read")
-    assert [words.partition(" ")[0] for words in erased(client).left] == [key]
+    assert told.startswith(f"{key}: it cannot be read")
+    assert places(erased(client).left) == [key]
     assert junk.exists()
     assert places_of_readable(client, junk) == []
 
@@ -379,7 +497,7 @@ def test_a_dead_file_that_is_cut_is_named_once(client: Client) -> None:
     whole = next(Path(client.uri, "patients").glob("datasource_id=*/*.parquet"))
     cut = whole.with_name(f"abc-{'0' * 64}.parquet")
     cut.write_bytes(whole.read_bytes()[:500])
-    assert [words.partition(" ")[0] for words in erased(client).left] == [cut.relative_to(client.uri).as_posix()]
+    assert places(erased(client).left) == [cut.relative_to(client.uri).as_posix()]
 
 
 def test_a_live_file_that_cannot_be_read_is_named_and_nothing_is_changed(client: Client) -> None:
@@ -405,7 +523,7 @@ def test_what_nobody_can_read_in_a_log_is_told(client: Client) -> None:
     log = Path(client.uri, "volumes", "_delta_log")
     for name, data in {".DS_Store": b"\0\xff", "notes.json": b"[1]", "x.parquet": b"PAR1", "y.txt": b"{"}.items():
         (log / name).write_bytes(data)
-    told = sorted(words.partition(" cannot be read")[0] for words in erased(client).left)
+    told = sorted(words.partition(": it cannot be read")[0] for words in erased(client).left)
     assert told == [f"volumes/_delta_log/{name}" for name in (".DS_Store", "x.parquet", "y.txt")]
 
 

@@ -29,7 +29,7 @@ from vxdata.lake.erasure_record import Record, begin_record, find_record, finish
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
-from vxdata.lake.remains import UNREADABLE, find_remains, still_left
+from vxdata.lake.remains import UNREADABLE, find_remains, handed_on
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import refuse_damaged_logs
 from vxdata.lake.store import StoredObject
@@ -108,10 +108,7 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
         raise NotFoundError(f"{identifier!r}: no file of the lake tells of it.")
     planned = _described(lake, traces, is_dry_run=False)
     if record is not None and record.is_done and traces.is_empty:
-        left = still_left(lake.store, record.left) if record.left else ()
-        if left != record.left:
-            finish_record(lake.store, record, record.counts or {}, left)
-        return replace(planned, left=left, record_id=record.record_id)
+        return replace(planned, left=_look_again(lake, record, traces, progress), record_id=record.record_id)
     lake.begin_write()
     is_first_run = record is None or record.is_done
     if record is None or record.is_done:
@@ -133,6 +130,26 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
     counts = {name: int(planned.tables[name].sum()) for name in ("resources", "versions", "rows")}
     finish_record(lake.store, record, counts, remains)
     return replace(planned, left=remains, record_id=record.record_id)
+
+
+def _look_again(lake: Lake, record: Record, traces: Traces, progress: Progress) -> tuple[str, ...]:
+    """Look anew for what is left of an erasure that is done, and take away what can be: a person may have mended it."""
+
+    def look() -> tuple[str, ...]:
+        progress("look through all that is left")
+        return find_remains(lake, traces, _find(lake, traces.identifier))
+
+    remains = look()
+    if remains or record.left:
+        lake.begin_write()
+        progress("make the log forget")
+        forget(lake, traces, is_first_run=False)
+        _delete_files(lake, traces.identifier, progress)
+        remains = look()
+    left = (*remains, *handed_on(lake.store, record.left))
+    if left != record.left:
+        finish_record(lake.store, record, record.counts or {}, left)
+    return left
 
 
 def _find(lake: Lake, identifier: str) -> Traces:
@@ -297,4 +314,4 @@ def _out_of_reach(lake: Lake, traces: Traces) -> tuple[str, ...]:
         words.append("the datasource's name stands in the paths of its old files, in the log, until it is trimmed")
     if any(table.blobs for table in traces.tables):
         words.append("blobs are listed, not deleted")
-    return (*words, *(f"{key} {UNREADABLE}" for table in traces.tables for key in table.unreadable))
+    return (*words, *(f"{key}: {UNREADABLE}" for table in traces.tables for key in table.unreadable))

@@ -70,9 +70,9 @@ def finish_record(store: Store, record: Record, counts: Mapping[str, int], left:
 
 
 def find_record(store: Store, identifier: str) -> Record | None:
-    """Return the record of a resource's erasure, one that is not done first; None if there is none."""
+    """Return the record of a resource's erasure, one that is not done first, else the newest; None if there is none."""
     found = [record for record in read_records(store) if record.is_of(identifier)]
-    return min(found, key=lambda record: record.is_done, default=None)
+    return max(found, key=lambda record: (not record.is_done, record.begun_at), default=None)
 
 
 def begun_and_not_done(store: Store) -> list[datetime]:

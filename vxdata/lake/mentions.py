@@ -1,8 +1,8 @@
 """Whether a text tells of erased resources: it is one of their identifiers, or names one between other words. Pure."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,10 @@ class Mentions:
     def of(cls, traces: Traces) -> "Mentions":
         """Return what the rows that were found must not leave behind."""
         return cls(traces.identifiers, {table.spec.namespace: table.values for table in traces.tables})
+
+    def only(self, identifiers: Collection[str]) -> "Mentions":
+        """Return the same of some identifiers alone."""
+        return replace(self, identifiers=self.identifiers.intersection(identifiers))
 
     @cached_property
     def _named(self) -> re.Pattern[str]:

@@ -1,12 +1,17 @@
-"""What is left of an erased resource: a look through every file below the lake, decoded.
+"""What is left of an erased resource: a look through every file in the tables' folders and the lake's own, decoded.
 
-Data files: identifiers, lineage, lists, and free texts that name an erased resource. The log: entries and checkpoints
-with their statistics. The lake's own folder: the archive of commits, kept snapshots.
+Data files: identifiers, lineage, lists, and texts that name an erased resource, at any depth. The log: entries and
+checkpoints with their statistics. The lake's own folder: the archive of commits, kept snapshots. Files of others.
+
+The names of its descendants are known only to the run that erased them: no record may hold them. So what names only
+these is told in words of its own, which later runs, that look for the resource itself, hand on.
 """
 
 import io
-import json
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +20,7 @@ import polars as pl
 from vxdata.errors import StorageError
 from vxdata.lake.faults import translated
 from vxdata.lake.format import OWN_FOLDER
+from vxdata.lake.kept import FOLDER as KEPT
 from vxdata.lake.kept import manifests
 from vxdata.lake.lake import Lake
 from vxdata.lake.log import LOG_FOLDER, json_lines, read_statistics
@@ -23,15 +29,37 @@ from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.soundness import damaged_files
 from vxdata.lake.store import Store
 from vxdata.lake.temporary import is_temporary
-from vxdata.lake.traces import Traces
+from vxdata.lake.texts import json_texts, rows_naming, texts_naming
+from vxdata.lake.traces import Traces, is_data_file
 from vxdata.schemas.registry import STANDARD_COLUMNS
 
-_DAMAGED = "is damaged, so nobody knows what it holds"
-UNREADABLE = "cannot be read, so nobody knows what it holds; look into it, and delete it if nothing needs it"
+UNREADABLE = "it cannot be read, so nobody knows what it holds; look into it, and delete it if nothing needs it"
+_DAMAGED = "it is damaged, so nobody knows what it holds; restore it, or delete it if no state needs it"
+_IT, _BELOW = "it", "descendants of it (whose names no later run knows)"
+_FORGETS = re.compile(rf"[^/]+/{LOG_FOLDER}/\d+\.(json|checkpoint\..*)|{OWN_FOLDER}/commits/.*\.ndjson")
+"""The files that are made to forget by running an erasure again."""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What must not be told any more: `every` of it, and by the words for whom it names."""
+
+    every: Mentions
+    identifier: str
+
+    @cached_property
+    def by_whom(self) -> dict[str, Mentions]:
+        below = replace(self.every.only(self.every.identifiers - {self.identifier}), values={})
+        of_it = self.every.only({self.identifier})
+        return {_IT: of_it, _BELOW: below} if below.identifiers else {_IT: of_it}
+
+    def whom(self, texts: Sequence[str]) -> list[str]:
+        """Return for whom texts have names."""
+        return [whom for whom, names in self.by_whom.items() if any(map(names.are_in, texts))]
 
 
 def find_remains(lake: Lake, known: Traces, now: Traces) -> tuple[str, ...]:
-    """Look through every file below the lake for what tells of erased resources.
+    """Look through every file of the lake for what tells of erased resources; blobs beside its tables are none.
 
     Args:
         lake: the lake.
@@ -41,13 +69,23 @@ def find_remains(lake: Lake, known: Traces, now: Traces) -> tuple[str, ...]:
     Returns:
         One sentence for each place, with what to do; never what is stored there.
     """
-    mentions, unreadable = Mentions.of(known), {key for table in now.tables for key in table.unreadable}
-    places = [*_in_files(now), *(f"{key} {UNREADABLE}" for key in sorted(unreadable))]
-    places += _damaged(lake.store, unreadable)
+    names, unreadable = _Names(Mentions.of(known), known.identifier), {key for t in now.tables for key in t.unreadable}
+    places = [*_in_files(now), *(f"{key}: {UNREADABLE}" for key in sorted(unreadable))]
+    places += (f"{key}: {_DAMAGED}" for key in damaged_files(lake.store) if key not in unreadable)
     for table in known.tables:
-        places += _in_texts(lake.snapshot(table.spec), mentions)
-        places += _in_log(lake.snapshot(table.spec), mentions, known.identifier)
-    return (*places, *_in_own_folder(lake.store, mentions))
+        places += _in_texts(lake.snapshot(table.spec), names)
+        places += _in_log(lake.snapshot(table.spec), names)
+        places += _in_files_of_others(lake.store, table.spec.namespace, names)
+    places += _in_own_folder(lake.store, names)
+    return tuple(names.every.without(places))
+
+
+def handed_on(store: Store, left: Iterable[str]) -> Iterator[str]:
+    """Return what an earlier run found that a later one cannot look for; files that are gone tell nothing any more."""
+    for words in left:
+        places = [words[: found.start()] for found in re.finditer(": ", words)]
+        if _BELOW in words and ("/" not in places[0] or any(map(store.exists, places))):
+            yield words
 
 
 def _in_files(now: Traces) -> Iterator[str]:
@@ -56,46 +94,64 @@ def _in_files(now: Traces) -> Iterator[str]:
             yield f"{table.spec.namespace}: {len(table.doomed)} data files hold rows of it; run it again"
 
 
-def still_left(store: Store, left: Iterable[str]) -> tuple[str, ...]:
-    """Return what is left of what an earlier look found, damaged files looked at anew: they may have been restored."""
-    return (*(words for words in left if _DAMAGED not in words), *_damaged(store, ()))
+def _in_texts(snapshot: Snapshot, names: _Names) -> Iterator[str]:
+    """Texts that name an erased resource: nobody but a person can say what to do with them."""
+    columns = {n: t for n, t in snapshot.all_columns.items() if n not in STANDARD_COLUMNS or n == "license"}
+    for name, dtype in columns.items():
+        with translated(snapshot.store.uri, f"read {snapshot.spec.namespace} of"):
+            every = rows_naming(snapshot.rows, name, dtype, names.every)
+            if every.is_empty():
+                continue
+            current = rows_naming(snapshot.current(), name, dtype, names.every)
+        for whom in names.whom(every["text"].to_list()):
+            count, of_now = (_count(rows, names.by_whom[whom]) for rows in (every, current))
+            edit = f", {of_now} of them current: edit these" if of_now else ""
+            yield (
+                f"{snapshot.spec.namespace}.{name}: {count} rows of other resources name {whom}{edit}. Past versions "
+                "keep their texts until their resource is erased"
+            )
 
 
-def _damaged(store: Store, named: Collection[str]) -> Iterator[str]:
-    """Name the files that are damaged, but for those that are named already."""
-    for key in damaged_files(store):
-        if key not in named:
-            yield f"{key} {_DAMAGED}; restore it, or delete it if no state needs it"
+def _count(rows: pl.DataFrame, mentions: Mentions) -> int:
+    return len({row for row, text in rows.iter_rows() if mentions.are_in(text)})
 
 
-def _in_texts(snapshot: Snapshot, mentions: Mentions) -> Iterator[str]:
-    """Free texts that name an erased resource: nobody but a person can say what to do with them."""
-    texts = [n for n, dtype in snapshot.all_columns.items() if dtype == pl.String and n not in STANDARD_COLUMNS]
-    names = sorted(mentions.identifiers)
-    for name in texts:
-        may_name = pl.col(name).str.contains_any(names)
-        found = snapshot.collect(snapshot.rows.select(name).filter(may_name)).to_series()
-        count = sum(map(mentions.are_in, found))
-        if count:
-            yield f"{snapshot.spec.namespace}.{name}: {count} rows of other resources name it; edit and erase them"
+# -- the log
 
 
-def _in_log(newest: Snapshot, mentions: Mentions, identifier: str) -> Iterator[str]:
+def _in_log(newest: Snapshot, names: _Names) -> Iterator[str]:
     """The texts of log entries and checkpoints; paths of a datasource's files name it until the log is trimmed.
 
     Statistics of live files say no more than their rows, which are looked at by themselves.
     """
     store, namespace, live = newest.store, newest.spec.namespace, set(newest.files["key"])
-    skipped = {"path", "partitionValues"} if identifier.startswith("datasource/") else set()
+    paths = frozenset({"path", "partitionValues"} if names.identifier.startswith("datasource/") else ())
+    batches: dict[str, None] = {}
     for key in store.list_keys(f"{namespace}/{LOG_FOLDER}"):
         data = store.get(key)
         if data is None or is_temporary(key.removeprefix(f"{namespace}/")):
             continue  # of a writer at work: older ones were deleted
         actions = _actions(key, data)
         if actions is None:
-            yield f"{key} {UNREADABLE}"
-        elif any(_tells(namespace, action, mentions, skipped) for action in actions if _added(action) not in live):
-            yield f"{key} still tells of it; run it again"
+            yield f"{key}: {UNREADABLE}"
+            continue
+        superseded = [action for action in actions if _added(action) not in live]
+        for whom, mentions in names.by_whom.items():
+            telling = [action for action in superseded if _tells(namespace, action, mentions, paths)]
+            if any("txn" in action for action in telling):
+                batches[whom] = None
+            if any("txn" not in action for action in telling):
+                yield _still_tells(key, whom)
+    for whom in batches:
+        yield (
+            f"{namespace}: the id of a batch names {whom}. It stays in the log, for ever, because without it the batch "
+            "could be written again; give batches ids that name nobody"
+        )
+
+
+def _still_tells(key: str, whom: str) -> str:
+    helps = whom == _IT and _FORGETS.fullmatch(key)
+    return f"{key}: it still tells of {whom}; {'run it again' if helps else 'take that out, or delete it'}"
 
 
 def _actions(key: str, data: bytes) -> list[Any] | None:
@@ -125,39 +181,46 @@ def _checkpoint_actions(data: bytes) -> list[Any]:
     return [{kind: action for kind, action in row.items() if action is not None} for row in frame.iter_rows(named=True)]
 
 
-def _tells(namespace: str, action: dict[str, Any], mentions: Mentions, skipped: set[str]) -> bool:
-    """Whether an action names an erased resource, or holds statistics of its rows."""
-    stats = read_statistics(action.get("add") or {})
-    if any(map(mentions.are_in, _texts(stats, skipped))) or any(map(mentions.are_in, _texts(action, skipped))):
+def _tells(namespace: str, action: dict[str, Any], mentions: Mentions, paths: Collection[str]) -> bool:
+    """Whether an action names an erased resource, or holds statistics of its rows; these are JSON in a text."""
+    stats, skipped = read_statistics(action.get("add") or {}), frozenset({"stats", *paths})
+    if any(map(mentions.are_in, json_texts([stats, action], skipped))):
         return True
     bounds = (pair for end in ("minValues", "maxValues") for pair in (stats.get(end) or {}).items())
     return any(mentions.are_bound(namespace, column, bound) for column, bound in bounds)
 
 
-def _in_own_folder(store: Store, mentions: Mentions) -> Iterator[str]:
+# -- beside the tables
+
+
+def _in_own_folder(store: Store, names: _Names) -> Iterator[str]:
     for key in store.list_keys(OWN_FOLDER):
-        data = store.get(key) if key.endswith((".json", ".ndjson")) else None
-        if data is not None and any(map(mentions.are_in, _texts(_json_actions_of(key, data), set()))):
-            yield f"{key} still tells of it; run it again"
+        path = key.removeprefix(f"{OWN_FOLDER}/")
+        if not is_temporary(path) and not (key.startswith(f"{KEPT}/") and key.endswith(".zip")):
+            yield from _in_file(store, key, names)
     for manifest in manifests(store):
-        frames = (manifest.files(namespace) for namespace in manifest.record().tables)
-        if any(mentions.are_in(text) for frame in frames for text in _texts(frame.to_dicts(), set())):
-            yield f"{manifest.key} still tells of it; run it again"
+        record = manifest.record()
+        frames = (manifest.files(namespace) for namespace in record.tables)
+        for whom in names.whom([text for frame in frames for text in json_texts(frame.to_dicts())]):
+            yield _still_tells(manifest.key, whom)
+        for whom in names.whom([record.name, record.reason or "", record.author]):
+            yield (
+                f"the snapshot kept at {record.kept_at}: its name or reason names {whom}; keep it anew in other words "
+                "(snapshots.keep(name, token=...)), then drop it"
+            )
 
 
-def _json_actions_of(key: str, data: bytes) -> Any:
-    return json_lines(data) if key.endswith(".ndjson") else json.loads(data)
+def _in_files_of_others(store: Store, namespace: str, names: _Names) -> Iterator[str]:
+    """Files in a table's folder that VxData does not know: who put them there has to look after them."""
+    for key in sorted(store.list_keys(namespace)):
+        path = key.removeprefix(f"{namespace}/")
+        if not (path.startswith(f"{LOG_FOLDER}/") or is_data_file(path) or is_temporary(path)):
+            yield from _in_file(store, key, names)
 
 
-def _texts(content: Any, skipped: set[str]) -> Iterator[str]:
-    """Return all texts in JSON content; statistics, which are JSON in a text, are looked at by themselves."""
-    match content:
-        case str():
-            yield content
-        case dict():
-            for name, value in content.items():
-                if name not in skipped and name != "stats":
-                    yield from _texts(value, skipped)
-        case list() | tuple():
-            for value in content:
-                yield from _texts(value, skipped)
+def _in_file(store: Store, key: str, names: _Names) -> Iterator[str]:
+    texts = texts_naming(store, key, names.every)
+    if texts is None:
+        yield f"{key}: {UNREADABLE}"
+    else:
+        yield from (_still_tells(key, whom) for whom in names.whom(texts))
