@@ -20,7 +20,7 @@ from tests.support import stepping
 from tests.support.registered import registered
 from tests.support.stepping import Puts, Step, Writer, open_client
 from vxdata.catalog.table import all_specs, table_spec
-from vxdata.errors import InvalidInputError, NotFoundError, StorageError
+from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from vxdata.lake import aws, soundness
 from vxdata.lake import erase as erasing
 from vxdata.lake import forget as forgetting
@@ -446,12 +446,29 @@ def test_a_child_that_was_planned_before_and_lands_late_is_taken_too(client: Cli
 
 def swallow(call: Callable[[float], Any], seconds: float) -> None:
     """The writer is told that its parent is gone: that is its own affair."""
-    from vxdata.errors import ConflictError
-
     try:
         call(seconds)
     except ConflictError as error:
         assert "parent was deleted" in str(error)  # noqa: PT017  # it may be called more than once
+
+
+@pytest.mark.parametrize("stage", ["before the log", "before the files"])
+def test_a_keep_beside_it_never_ends_with_files_missing(
+    client: Client, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    token, (module, name) = client.snapshot().token, STAGES[stage]
+    step = getattr(module, name)
+
+    def keep_before(*args: Any, **options: Any) -> Any:
+        with pytest.raises(ConflictError, match="a vacuum or an erasure is deleting 1 files of this state of patients"):
+            open_client(client.uri).snapshots.keep("late", token=token)
+        return step(*args, **options)
+
+    monkeypatch.setattr(module, name, keep_before)
+    assert erased(client).left == ()
+    assert client.snapshots.list().is_empty()
+    assert not list(client._session.lake.store.list_keys("_vxdata/vacuum"))
+    assert client.verify().ok
 
 
 def test_the_wait_for_writers_is_as_long_as_a_put_can_take() -> None:

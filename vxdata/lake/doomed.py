@@ -1,8 +1,8 @@
-"""What running vacuums and trimmings are about to delete, written down before they delete it.
+"""What running vacuums, erasures and trimmings are about to delete, written down before they delete it.
 
 `_vxdata/vacuum/<id>.txt` names one file a line. Who keeps a snapshot reads it after its manifest is written (see
-`kept.py`): whichever of the two came first, one of them sees the other. What a killed vacuum left behind is for the
-next one. The announcement also shows the store's clock: with a clock that is ahead of it, young files would look old.
+`kept.py`): whichever of the two came first, one of them sees the other. What a killed one left behind is for the next
+vacuum. The announcement also shows the store's clock: with one that is ahead of it, young files would look old.
 """
 
 import uuid
@@ -30,7 +30,7 @@ def announced(store: Store, keys: Iterable[str]) -> Iterator[str]:
 
 
 def doomed_files(store: Store) -> set[str]:
-    """Return the keys of all files that running vacuums are about to delete."""
+    """Return the keys of all files that running vacuums and erasures are about to delete."""
     texts = (store.get(key) for key in store.list_keys(FOLDER) if key.endswith(".txt"))
     return {key for text in texts if text for key in text.decode().split("\n")}
 

@@ -8,7 +8,8 @@ In this order, so that a kill at any instant is mended by running it again:
        is under way finds its premises broken and plans again, on a state without them
     3  writers that planned before, in other tables, may still commit until their deadline: wait for it, look again
     4  what still tells of the rows is made to forget them (`forget`): checkpoints, statistics of superseded files in
-       the log, the archive of commits, kept snapshots that need their files
+       the log, the archive of commits, kept snapshots that need their files; who keeps one meanwhile is told that
+       these are about to go (`doomed`)
     5  the superseded and uncommitted files that hold such rows are deleted, last, because they say what there was; with
        them what killed writers left half written
     6  all that is left is looked through (`remains`), and the record says that it is done
@@ -25,6 +26,7 @@ from vxdata.catalog.table import TableSpec, table_spec
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
 from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import DataFile, checked_files, write_data_files
+from vxdata.lake.doomed import announced
 from vxdata.lake.erasure_record import Record, begin_record, find_record, finish_record
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.intent import Premises, Rewrite, Stamp
@@ -122,9 +124,11 @@ def erase(lake: Lake, identifier: str, stamp: Stamp, progress: Progress = lambda
         record = _settle(lake, record, progress)
         traces = _find(lake, identifier)
         known = _together(known, traces)
-    progress("make the log forget")
-    forget(lake, known, is_first_run=is_first_run)
-    _delete_files(lake, identifier, progress)
+    going = (f"{table.spec.namespace}/{key}" for table in known.tables for key in table.doomed)
+    with announced(lake.store, going):  # so that nobody keeps a state of them from now on
+        progress("make the log forget")
+        forget(lake, known, is_first_run=is_first_run)
+        _delete_files(lake, identifier, progress)
     progress("look through all that is left")
     remains = find_remains(lake, known, _find(lake, identifier))
     counts = {name: int(planned.tables[name].sum()) for name in ("resources", "versions", "rows")}

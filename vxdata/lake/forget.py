@@ -8,11 +8,12 @@ are gone, and without words that name what was erased. Old checkpoints are delet
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 from vxdata.catalog.table import TableSpec
-from vxdata.errors import StorageError
+from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake.archive import archived_ranges
 from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.checkpoints import list_log
@@ -46,7 +47,8 @@ def forget(lake: Lake, traces: Traces, *, is_first_run: bool) -> None:
         _forget_entries(lake.store, table, set(lake.snapshot(table.spec).files["key"]), mentions)
         _forget_archive(lake.store, table.spec, mentions)
     for name in kept_of(lake.store, traces):
-        drop(lake.store, name)
+        with suppress(NotFoundError):  # whoever kept it just now saw that its files are about to go
+            drop(lake.store, name)
 
 
 def kept_of(store: Store, traces: Traces) -> tuple[str, ...]:

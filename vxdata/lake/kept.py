@@ -10,7 +10,8 @@ A keep that races a vacuum must not end with files missing. Each of the two writ
     keep:   write the manifest, then read which files running vacuums are about to delete, then look for the files;
     vacuum: write which files it is about to delete, then read the manifests, then delete.
 
-So at least one of them sees the other: the vacuum spares the files, or the keep takes its manifest back.
+So at least one of them sees the other: the vacuum spares the files, or the keep takes its manifest back. An erasure
+does as a vacuum does, but that it spares nothing: it drops the manifests that it sees.
 """
 
 import io
@@ -79,7 +80,7 @@ def keep(store: Store, record: KeptSnapshot, snapshots: Iterable[Snapshot]) -> N
     Raises:
         AlreadyExistsError: the name is taken.
         NotFoundError: files are gone already; nothing is kept.
-        ConflictError: a vacuum is deleting files of this state right now; nothing is kept.
+        ConflictError: a vacuum or an erasure is deleting files of this state right now; nothing is kept.
     """
     taken = [snapshot for snapshot in snapshots if snapshot.version != NO_TABLE]
     key, own_id = manifest_key(record.name), uuid.uuid4().hex
@@ -162,13 +163,13 @@ def _refuse_incomplete(store: Store, name: str, snapshots: Iterable[Snapshot]) -
         going = doomed.intersection(f"{namespace}/{key}" for key in keys)
         if going:
             raise ConflictError(
-                f"{name!r} was not kept: a vacuum is deleting {len(going)} files of this state of {namespace} right "
-                "now. Try again, or keep a newer state."
+                f"{name!r} was not kept: a vacuum or an erasure is deleting {len(going)} files of this state of "
+                f"{namespace} right now. Try again, or keep a newer state."
             )
         gone = missing_files(store, namespace, keys)
         if gone:
             raise NotFoundError(
-                f"{name!r} was not kept: vacuum took {len(gone)} files of this state of {namespace} "
+                f"{name!r} was not kept: a vacuum or an erasure took {len(gone)} files of this state of {namespace} "
                 f"({name_some(gone, 2)}). Keep a newer state."
             )
 

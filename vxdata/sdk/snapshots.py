@@ -44,7 +44,7 @@ class Snapshots:
         Raises:
             AlreadyExistsError: the name is taken.
             NotFoundError: the state, or some of its files, are gone already; nothing is kept.
-            ConflictError: a vacuum is deleting files of the state right now; nothing is kept.
+            ConflictError: a vacuum or an erasure is deleting files of the state right now; nothing is kept.
             InvalidInputError: the name or the token is none, the state has a table whose type is not registered here,
                 or this client is read-only.
         """
