@@ -20,11 +20,14 @@ from tests.support.servers import ROOT, Server, aws_environment, make_bucket, st
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError, VxDataError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client, F
+from vxdata.sdk.files import ingest_files
+from vxdata.sdk.ingest import ingest
 
 FAMILY = [
     Resource(identifier="patient/1", parent_identifier="datasource/a", payload={"sex": "M"}),
     Resource(identifier="datasource/a"),
 ]
+NOTHING = pl.DataFrame({"identifier": []}, schema={"identifier": pl.String})
 Use = Callable[[Client], Any]
 READS: dict[str, Use] = {
     "query": lambda client: client.patients.query().collect(),
@@ -89,6 +92,29 @@ def test_a_wrong_value_is_named_with_what_is_expected(client: Client, use: Use, 
     with pytest.raises(InvalidInputError) as raised:
         use(client)
     assert all(word in str(raised.value) for word in words), str(raised.value)
+    assert content_of(client.uri) == before
+
+
+FLAGS: dict[str, Use] = {
+    "delete": lambda c: c.resources.delete("datasource/a", cascade="no"),
+    "delete, None": lambda c: c.patients.delete("patient/1", cascade=None),
+    "upsert": lambda c: c.patients.upsert(NOTHING, missing="delete", datasources=["datasource/a"], cascade="no"),
+    "ingest cascade": lambda c: ingest(c, {"patients": NOTHING}, cascade="no"),
+    "ingest dry_run": lambda c: ingest(c, {"datasources": pl.DataFrame({"identifier": ["datasource/b"]})}, dry_run=0),
+    "ingest_files cascade": lambda c: ingest_files(c, [], cascade=1),
+    "ingest_files dry_run": lambda c: ingest_files(c, [], dry_run=None),
+    "ingest_files decimal_comma": lambda c: ingest_files(c, [], decimal_comma="no"),
+    "revert": lambda c: c.commits.revert(c.commits.list()["commit_id"][0], dry_run=None),
+    "vacuum": lambda c: c.vacuum(dry_run=None),
+    "erase": lambda c: c.erase("patient/1", reason="consent withdrawn", dry_run=None),
+}
+
+
+@pytest.mark.parametrize("use", FLAGS.values(), ids=FLAGS.keys())
+def test_a_flag_is_true_or_false_and_nothing_that_passes_for_it(client: Client, use: Use) -> None:
+    before = content_of(client.uri)
+    with pytest.raises(InvalidInputError, match=r"(cascade|dry_run|decimal_comma)=.*: True or False is expected"):
+        use(client)
     assert content_of(client.uri) == before
 
 

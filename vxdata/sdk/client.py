@@ -236,7 +236,9 @@ class Client:
             NotFoundError: no lake is here.
         """
         from vxdata.lake.vacuum import vacuum
+        from vxdata.sdk.session import check_flags
 
+        check_flags("vacuum", dry_run=dry_run)
         self._session.stamp("vacuum", None)
         return vacuum(self._session.lake, retention, dry_run, progress or (lambda text: None))
 
@@ -308,7 +310,9 @@ class Client:
         """
         from vxdata.lake.erase import erase, plan_erasure
         from vxdata.schemas.identifiers import check_identifier
+        from vxdata.sdk.session import check_flags
 
+        check_flags("erase", dry_run=dry_run)
         check_identifier(identifier)
         if not isinstance(reason, str) or not reason.strip():
             raise InvalidInputError("erase: a reason is kept with the record; write, for example, 'consent withdrawn'.")

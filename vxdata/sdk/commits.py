@@ -10,7 +10,7 @@ from vxdata.lake import revert as reverts
 from vxdata.lake.audit import COMMIT_COLUMNS, read_commits
 from vxdata.lake.revert import RevertReport
 from vxdata.schemas.registry import registry
-from vxdata.sdk.session import Session
+from vxdata.sdk.session import Session, check_flags
 
 
 class Commits:
@@ -68,6 +68,7 @@ class Commits:
                 make, or have lost their parents; names them. Or there is a table whose type is not registered here.
             ConflictError: a parent was deleted, or a child came, at the same time.
         """
+        check_flags("revert", dry_run=dry_run)
         stamp = self._session.stamp("revert", reason)
         return reverts.revert(self._session.lake, _text(commit_id), dry_run, stamp)
 

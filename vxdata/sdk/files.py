@@ -17,6 +17,7 @@ from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
 from vxdata.sdk.ingest import ingest, is_ingested
+from vxdata.sdk.session import check_flags
 from vxdata.sources.cells import TextRules, check_date_form
 from vxdata.sources.files import FORMS, FileRows, find_files, form_of, is_hidden, read_files
 from vxdata.sources.records import FILE, ROW, ReadingRules, SourceFile, shown
@@ -124,6 +125,7 @@ def ingest_files(
         NotFoundError: there is no such file.
         InvalidInputError: a file as a whole cannot be read, or what is to be closed has live children.
     """
+    check_flags("ingest_files", cascade=cascade, dry_run=dry_run, decimal_comma=decimal_comma)
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
     rules = ReadingRules(_only(type), text, delimiter, encoding, skips=on_invalid == "skip")
     options = _Options(missing, cascade, valid_from, batch_id, reason)

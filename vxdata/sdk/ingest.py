@@ -16,6 +16,7 @@ from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
 from vxdata.sdk.namespace import upsert_options
+from vxdata.sdk.session import check_flags
 
 Progress = Callable[[str, UpsertReport], None]
 """Told after each commit, with its namespace, what has been done there so far."""
@@ -67,6 +68,7 @@ def ingest(
     for name in frames:
         if name not in known:
             raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(name, known)}")
+    check_flags("ingest", dry_run=dry_run)
     session = client._session
     stamp, options = (
         session.stamp("ingest", reason, batch_id),

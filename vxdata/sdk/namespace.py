@@ -18,7 +18,7 @@ from vxdata.schemas.registry import registry
 from vxdata.schemas.resource import Resource
 from vxdata.schemas.response import ResourceResponse
 from vxdata.sdk.convert import to_responses
-from vxdata.sdk.session import Session
+from vxdata.sdk.session import Session, check_flags
 
 if TYPE_CHECKING:
     from vxdata.lake.delete import DeleteReport
@@ -226,6 +226,7 @@ class Resources(Generic[ResponseT]):
         """
         from vxdata.lake.delete import delete
 
+        check_flags("delete", cascade=cascade)
         stamp = self._session.stamp("delete", reason)
         return delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
 
@@ -388,7 +389,7 @@ def upsert_options(
     """Return the options of an upsert, checked.
 
     Raises:
-        InvalidInputError: a word that is none of the allowed ones, or no instant.
+        InvalidInputError: a word that is none of the allowed ones, a flag that is none, or no instant.
     """
     from vxdata.lake.lacking import UpsertOptions
     from vxdata.sdk.query import read_instant
@@ -397,6 +398,7 @@ def upsert_options(
     for name, value, allowed in words:
         if value not in allowed:
             raise InvalidInputError(f"{name}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
+    check_flags("upsert", cascade=cascade)
     named = None if datasources is None else listed_datasources("upsert", datasources)
     instant = None if valid_from is None else read_instant(valid_from)
     return UpsertOptions(missing, named, cascade, instant, on_invalid)

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from vxdata.lake.intent import Stamp
 
 
+def check_flags(verb: str, **flags: object) -> None:
+    """Refuse flags that are neither True nor False: None or a text would decide by being truthy, also what is deleted.
+
+    Raises:
+        InvalidInputError: one is; names it.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InvalidInputError(f"{verb}: {name}={value!r}: True or False is expected.")
+
+
 @dataclass(frozen=True)
 class Session:
     """The state of a client, fixed for its life.
