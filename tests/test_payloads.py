@@ -1,12 +1,15 @@
 """The ten payload types of VxData: their namespaces, parents and fields, and how resources and responses hold them."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import numpy
 import pytest
-from pydantic import ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from vxdata.errors import InvalidInputError
 from vxdata.schemas import Resource, ResourceResponse, response
 from vxdata.schemas import payload as payloads
 from vxdata.schemas.payload import Payload, PsaMeasurementPayload, UtcDatetime, VolumePayload
@@ -44,6 +47,28 @@ TYPED = {
     "value": float,
 }
 """The named fields that are no plain texts."""
+
+
+class NotATime(datetime):
+    """A datetime that equals nothing, itself included, as pandas' NaT."""
+
+    __hash__ = datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+
+NAT = NotATime(1, 1, 1)
+
+
+def child(identifier: str) -> Resource:
+    """Return a resource below the datasource or the patient 1."""
+    parent = "datasource/1" if identifier.startswith("patient") else "patient/1"
+    return Resource(identifier=identifier, parent_identifier=parent)
+
 
 each_class = pytest.mark.parametrize("cls", STANDARD_PAYLOADS, ids=lambda cls: cls.namespace)
 
@@ -160,6 +185,62 @@ def test_what_is_no_instant_is_a_validation_error(given: Any) -> None:
 def test_an_instant_whose_utc_has_no_year_is_a_validation_error(given: str) -> None:
     with pytest.raises(ValidationError, match="measured_at"):
         PsaMeasurementPayload.model_validate({"measured_at": given})
+
+
+@pytest.mark.parametrize("given", [20240102, 3.5, Decimal(3), numpy.int64(20240102), numpy.float64(3.5)])
+def test_a_number_is_no_instant(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(ValidationError, match="ISO string, a date or a datetime"):
+        PsaMeasurementPayload(measured_at=given)
+    client = Client(tmp_path / "lake")
+    client.resources.create([Resource(identifier="datasource/1"), child("patient/1"), child("psameasurement/1")])
+    with pytest.raises(InvalidInputError, match=r"measured_at.*ISO string, a date or a datetime"):
+        client.psa_measurements.update("psameasurement/1", {"measured_at": given})
+
+
+@pytest.mark.parametrize("given", [True, False, "1_0", "1_0.5", numpy.True_])
+@pytest.mark.parametrize(("cls", "field"), [(PsaMeasurementPayload, "value"), (payloads.PatientPayload, "birthyear")])
+def test_a_bool_and_an_odd_text_are_no_numbers(cls: type[Payload], field: str, given: Any) -> None:
+    with pytest.raises(ValidationError, match=f"{field}\n  Input should be .*number"):
+        cls.model_validate({field: given})
+
+
+@pytest.mark.parametrize("given", [1950, 1950.0, numpy.int64(1950), numpy.float64(1950)])
+def test_whole_numbers_of_all_kinds_are_ints(given: Any) -> None:
+    assert payloads.PatientPayload(birthyear=given).birthyear == 1950
+
+
+def test_a_type_of_ones_own_guesses_as_little() -> None:
+    class Biopsy(Payload):
+        taken_at: datetime | None = None
+        day: date | None = None
+        cores: Annotated[int, Field(ge=0)] = 0
+        seconds: Annotated[datetime, BeforeValidator(lambda value: datetime.fromtimestamp(value, UTC))] | None = None
+        length: float | None = None
+
+        @field_validator("length", mode="before")
+        @classmethod
+        def _without_unit(cls, value: Any) -> Any:
+            return value.removesuffix(" mm")
+
+    wrong = {"taken_at": "20240102", "day": 19_000, "cores": True}
+    for name, value in wrong.items():
+        with pytest.raises(ValidationError, match=f"{name}\n  Input should be a"):
+            Biopsy.model_validate({name: value})
+    right = Biopsy(taken_at="2024-01-02", day="2024-01-02", cores=3, seconds=0, length="3 mm")  # type: ignore[arg-type]
+    assert (right.day, right.cores, right.length) == (date(2024, 1, 2), 3, 3.0)
+    assert right.seconds == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_a_time_that_is_none_is_null(tmp_path: Path) -> None:
+    client = Client(tmp_path / "lake")
+    psa = Resource(
+        identifier="psameasurement/1", parent_identifier="patient/1", payload={"value": 4.5, "measured_at": NAT}
+    )
+    client.resources.create([Resource(identifier="datasource/1"), child("patient/1"), psa])
+    assert client.psa_measurements.retrieve("psameasurement/1").payload == PsaMeasurementPayload(value=4.5)
+    client.psa_measurements.update("psameasurement/1", {"measured_at": "2024-01-31"})
+    cleared = client.psa_measurements.update("psameasurement/1", {"measured_at": NAT})
+    assert cleared.payload.measured_at is None
 
 
 def test_a_payload_is_frozen_and_refuses_unknown_fields() -> None:

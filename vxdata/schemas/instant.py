@@ -6,6 +6,11 @@ from typing import Any
 MICROSECONDS_PER_SECOND = 1_000_000
 
 
+def is_no_time(value: Any) -> bool:
+    """Whether a value is pandas' NaT: a datetime that equals nothing, itself included."""
+    return isinstance(value, datetime) and bool(value != value)
+
+
 def to_instant(value: Any) -> Any:
     """Turn an ISO string, a date or a datetime into an aware UTC datetime.
 
@@ -16,13 +21,15 @@ def to_instant(value: Any) -> Any:
         The UTC datetime; a value of another kind is handed back for the caller to judge.
 
     Raises:
-        ValueError: a string that is no ISO 8601 date or datetime, or an instant before year 1 or after 9999 in UTC.
+        ValueError: a string that is no ISO 8601 date or datetime, NaT, or an instant beyond the years 1 to 9999 in UTC.
     """
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip())
     elif isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
+        if is_no_time(value):
+            raise ValueError("NaT is no instant")
         try:
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         except OverflowError:

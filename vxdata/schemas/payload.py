@@ -14,10 +14,11 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.instant import to_instant
+from vxdata.schemas.kinds import read_kinds
 
 UtcDatetime = Annotated[datetime, BeforeValidator(to_instant)]
 """An instant in UTC, microseconds. Naive datetimes and ISO strings without an offset are taken as UTC."""
@@ -84,6 +85,11 @@ class Payload(_WithKeywords):
     payload_type: ClassVar[str] = ""
     namespace: ClassVar[str] = ""
     parent_types: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_other_kinds(cls, given: Any) -> Any:
+        return read_kinds(cls, given) if isinstance(given, dict) else given
 
 
 class DatasourcePayload(Payload, type="datasource", namespace="datasources"):

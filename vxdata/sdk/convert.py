@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from vxdata.catalog.table import METADATA_COLUMNS, TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.schemas.instant import to_instant
+from vxdata.schemas.instant import is_no_time, to_instant
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.resource import Resource
 from vxdata.schemas.response import ResourceResponse, response_class
@@ -71,7 +71,7 @@ def plain(value: Any) -> Any:
         case Enum():
             return value.value
         case datetime():
-            return to_instant(value)
+            return None if is_no_time(value) else to_instant(value)
     return value
 
 
