@@ -409,6 +409,49 @@ def test_skip_writes_the_others_and_reports_the_row_with_its_reason(
     assert client.patients.query().filter(F.sex == "F").select("identifier").collect().rows() == [("patient/1",)]
 
 
+@pytest.mark.parametrize(
+    ("stored", "dtype", "shown"),
+    [
+        (2**60, pl.Datetime("us"), f"{2**60} microseconds"),
+        (-(2**60), pl.Datetime("us", "Europe/Berlin"), f"-{2**60} microseconds"),
+        (253_402_300_800_000, pl.Datetime("ms"), "253402300800000000 microseconds"),
+        (2**62, pl.Datetime("ms", "UTC"), "9223372036854775000 microseconds"),
+        (2**31 - 1, pl.Date(), "microseconds"),
+    ],
+)
+def test_an_instant_outside_the_calendar_is_an_invalid_row(
+    client: Client, stored: int, dtype: pl.DataType, shown: str
+) -> None:
+    small = pl.Int32 if dtype == pl.Date else pl.Int64
+    frame = pl.DataFrame(
+        {
+            "identifier": ["psameasurement/1", "psameasurement/2"],
+            "parent_identifier": ["patient/1", "patient/1"],
+            "measured_at": pl.Series([stored, 0], dtype=small).cast(dtype),
+        }
+    )
+    with pytest.raises(InvalidInputError, match=f"'psameasurement/1': measured_at .*{shown} since 1970.*1 to 9999"):
+        client.psa_measurements.upsert(frame)
+    report = client.psa_measurements.upsert(frame, on_invalid="skip")
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert str(report.rejected["reason"].item()).startswith("measured_at ")
+    assert "psameasurement/1" in str(report.rejected)
+    measured = client.psa_measurements.retrieve("psameasurement/2").payload.measured_at
+    assert measured == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+def test_instants_of_every_unit_and_zone_are_kept(client: Client, unit: Any, zone: str | None) -> None:
+    instants = [datetime(1913, 2, 3, 4, 5, 6, 789000, tzinfo=UTC), datetime(2024, 1, 31, tzinfo=UTC), None]
+    column = pl.Series(instants, dtype=pl.Datetime(unit, "UTC")).dt.convert_time_zone(zone or "UTC")
+    rows = {"identifier": [f"psameasurement/{n}" for n in range(3)], "parent_identifier": ["patient/1"] * 3}
+    naive = column if zone else column.dt.replace_time_zone(None)
+    client.psa_measurements.upsert(pl.DataFrame({**rows, "measured_at": naive}))
+    found = client.psa_measurements.query().sort("identifier").collect()["measured_at"]
+    assert found.to_list() == instants
+
+
 def test_a_parent_of_null_or_none_given_leaves_the_parent(client: Client) -> None:
     nulls = pl.Series([None, None], dtype=pl.String)
     frame = patients(identifier=["0", "1"], sex=["F", "F"])

@@ -15,12 +15,15 @@ from vxdata.errors import InvalidInputError, did_you_mean
 from vxdata.schemas.columns import value_adapter
 from vxdata.schemas.fits import fits, instance
 from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
+from vxdata.schemas.instant import END, FIRST, MICROSECONDS_PER_SECOND
 
 _PLAIN = r"^(?-u:(?:{type})(?:/[!-.0-~](?:[ -.0-~]*[!-.0-~])?)+)$"
 _DOTS = r"/\.{1,2}(?:/|$)"
 Read = TypeVar("Read")
 REASON = ":reason"  # inside; no field's name holds a colon
 """Why a row is refused. A reason begins with the name of the column that it is about."""
+_DAY = 86_400 * MICROSECONDS_PER_SECOND
+_TIMES = (pl.Datetime, pl.Date)
 _CONTRADICTS = "identifier occurs again with other values"
 
 
@@ -123,9 +126,21 @@ def as_column(spec: TableSpec, name: str, dtype: pl.DataType, wanted: pl.DataTyp
     if not fits(dtype, wanted):
         raise InvalidInputError(f"{spec.namespace}.{name}: a column of {wanted} is expected, not {dtype}.")
     column = pl.col(name)
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
-        column = column.dt.replace_time_zone("UTC")
+    if isinstance(wanted, pl.Datetime) and isinstance(dtype, (pl.Datetime, pl.Date)):
+        return _microseconds(column, dtype).cast(wanted)
     return without_nan(column.cast(wanted), wanted)
+
+
+def _microseconds(column: pl.Expr, dtype: pl.Datetime | pl.Date) -> pl.Expr:
+    """Return instants as microseconds since 1970; what exceeds 64 bits as the nearest that fits, for `vet` to refuse.
+
+    Not by a cast: it panics at what it cannot show.
+    """
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns":
+        return column.dt.cast_time_unit("us").to_physical()
+    unit = _DAY if isinstance(dtype, pl.Date) else 1_000 if dtype.time_unit == "ms" else 1
+    most = (2**63 - 1) // unit
+    return column.to_physical().cast(pl.Int64).clip(-most, most) * unit
 
 
 def without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -155,15 +170,19 @@ def vet(spec: TableSpec, rows: pl.DataFrame, typed: Typed) -> Wanted:
     repeats = rows["identifier"].is_duplicated().any()
     distinct = rows.unique(maintain_order=True) if repeats else rows
     contradicts = pl.col("identifier").is_duplicated() if repeats else pl.lit(False)
+    instants = [name for name in typed.given if isinstance(distinct.schema[name], _TIMES)]
     reasons = pl.coalesce(
         pl.when(pl.col("identifier").is_null()).then(pl.lit("identifier is null")),
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
         *(_unlike_the_model(spec, name, distinct[name]) for name in typed.given if name in spec.fields),
+        *(_beyond_the_calendar(name, distinct.schema[name]) for name in instants),
         pl.when(contradicts).then(pl.lit(_CONTRADICTS)),
     )
     judged = distinct.with_columns(reasons.alias(REASON))
     rejected = judged.filter(pl.col(REASON).is_not_null())
+    if rejected.height:  # Polars panics at showing what no calendar holds; the reason names it
+        rejected = rejected.with_columns(_in_calendar(name, distinct.schema[name]) for name in instants)
     good = judged.filter(pl.col(REASON).is_null()).drop(REASON) if rejected.height else distinct
     return Wanted(good, typed.given, typed.has_parents, rejected, distinct["identifier"].drop_nulls())
 
@@ -184,12 +203,36 @@ def _reasons(column: str, faults: dict[Any, str]) -> pl.Expr:
     return pl.col(column).replace_strict(list(faults), list(faults.values()), default=None, return_dtype=pl.String)
 
 
+def _bounds(dtype: pl.DataType) -> tuple[int, int, str]:
+    """Return the first count of the year 1, that after the year 9999, and what is counted."""
+    if isinstance(dtype, pl.Date):
+        return FIRST // _DAY, END // _DAY, "days"
+    return FIRST, END, "microseconds"
+
+
+def _is_in_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
+    first, end, _ = _bounds(dtype)
+    return pl.col(name).to_physical().is_between(first, end, closed="left")
+
+
+def _in_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
+    return pl.when(_is_in_calendar(name, dtype)).then(pl.col(name))
+
+
+def _beyond_the_calendar(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return the reason why each time lies outside the years 1 to 9999, which Python does not hold; null if none."""
+    words = f"{name} {{}} {_bounds(dtype)[2]} since 1970-01-01 is outside the years 1 to 9999"
+    return pl.when(~_is_in_calendar(name, dtype)).then(pl.format(words, pl.col(name).to_physical()))
+
+
 def _unlike_the_model(spec: TableSpec, name: str, values: pl.Series) -> pl.Expr:
     """Return the reason why values break what the model says beyond their type; each distinct value is asked once."""
     adapter = value_adapter(spec.payload, name)
     if adapter is None:
         return pl.lit(None, pl.String)
     faults: dict[Any, str] = {}
+    if isinstance(values.dtype, _TIMES):
+        values = values.to_frame().select(_in_calendar(name, values.dtype)).to_series()
     for value in values.drop_nulls().unique():
         try:
             adapter.validate_python(value)

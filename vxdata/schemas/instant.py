@@ -4,6 +4,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 MICROSECONDS_PER_SECOND = 1_000_000
+FIRST, END = -62_135_596_800_000_000, 253_402_300_800_000_000
+"""The first instant of the year 1, and that after the year 9999, in microseconds since 1970."""
 
 
 def is_no_time(value: Any) -> bool:

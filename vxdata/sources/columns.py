@@ -8,10 +8,8 @@ from vxdata.catalog.table import TableSpec
 from vxdata.errors import InvalidInputError
 from vxdata.schemas.columns import INSTANT
 from vxdata.schemas.fits import fits
+from vxdata.schemas.instant import END, FIRST
 from vxdata.sources.cells import TextRules, expectation, parse_cells
-
-_FIRST, _END = -62_135_596_800_000_000, 253_402_300_800_000_000
-"""The first instant of the year 1, and that after the year 9999, in microseconds."""
 
 
 def typed_column(
@@ -98,7 +96,7 @@ def _in_range(values: pl.Series) -> pl.Series:
     zone = values.dtype.time_zone if isinstance(values.dtype, pl.Datetime) else None
     found = values.cast(pl.Datetime("us", zone), strict=False)
     count = found.to_physical()
-    is_right = ((count >= _FIRST) & (count < _END)).fill_null(False)
+    is_right = ((count >= FIRST) & (count < END)).fill_null(False)
     return found if is_right.all() else found.zip_with(is_right, pl.Series([None], dtype=found.dtype))
 
 
