@@ -9,6 +9,7 @@ import numpy
 import pytest
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
+from tests.support.no_time import NAT
 from vxdata.errors import InvalidInputError
 from vxdata.schemas import Resource, ResourceResponse, response
 from vxdata.schemas import payload as payloads
@@ -47,21 +48,6 @@ TYPED = {
     "value": float,
 }
 """The named fields that are no plain texts."""
-
-
-class NotATime(datetime):
-    """A datetime that equals nothing, itself included, as pandas' NaT."""
-
-    __hash__ = datetime.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return False
-
-    def __ne__(self, other: object) -> bool:
-        return True
-
-
-NAT = NotATime(1, 1, 1)
 
 
 def child(identifier: str) -> Resource:

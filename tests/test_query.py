@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.no_time import NAT
 from tests.support.registered import registered
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.schemas import Payload, Resource
@@ -247,6 +248,10 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "bool against an int": (lambda q: q.filter(F.series_number > False), "bool"),
     "NaN": (lambda q: q.filter(F.b_value == float("nan")), "NaN"),
     "NaN among others": (lambda q: q.filter(F.b_value.is_in([1.0, float("nan")])), "NaN"),
+    "NaT": (lambda q: q.filter(F.acquisition_datetime == NAT), ".is_null()"),
+    "after NaT": (lambda q: q.filter(F.acquisition_datetime.after(NAT)), ".is_null()"),
+    "NaT among others": (lambda q: q.filter(F.acquisition_datetime.is_in(["2024-01-31", NAT])), ".is_null()"),
+    "as_of NaT": (lambda q: q.as_of(NAT), "no instant"),
     "too large an int": (lambda q: q.filter(F.series_number == 2**63), "64 bits"),
     "decimal against a text": (lambda q: q.filter(F.volume_type == Decimal(1)), "text"),
     "no instant": (lambda q: q.filter(F.acquisition_datetime > "yesterday"), "'yesterday'"),

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from vxdata.errors import InvalidInputError
-from vxdata.schemas.instant import to_instant
+from vxdata.schemas.instant import is_no_time, to_instant
 
 _MOST_DIGITS = 38
 _MOST_BITS = 1_000
@@ -39,6 +39,8 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
         value = value.value
     if type(value).__module__ == "numpy":  # a scalar, as quantiles and means are
         value = value.item()
+    if is_no_time(value):
+        raise InvalidInputError(f"F.{column}: NaT equals nothing; NaT is stored as null, so write .is_null().")
     match dtype:
         case pl.String() if isinstance(value, str):
             return _text(column, value)
