@@ -85,6 +85,17 @@ def content_of(root: str | Path) -> dict[str, bytes]:
         (lambda c: c.as_of("tomorrow"), ["'tomorrow'", "ISO"]),
         (lambda c: c.resolve("nonsense"), ["'nonsense'", "token"]),
         (lambda c: Client(c.uri, snapshot="nonsense"), ["'nonsense'", "token"]),
+        (lambda c: c.namespace("volumes"), ["'volumes'", "payload class", "client.volumes"]),
+        (lambda c: c.namespace(3), ["3", "payload class"]),
+        (lambda c: c.patients.update("patient/1", {"birthyear": 2**63}), ["birthyear", "9223372036854775808", "Int64"]),
+        (lambda c: c.patients.update("patient/1", {"birthyear": 10**999}), ["birthyear", "3,319 bits"]),
+        (lambda c: c.volumes.update("volume/1", {"b_value": 10**999}), ["b_value", "number"]),
+        (lambda c: c.patients.upsert({"identifier": ["patient/1"]}), ["Polars DataFrame", "dict"]),
+        (lambda c: ingest(c, [NOTHING]), ["'patients'", "mapping", "list"]),
+        (lambda c: ingest(c, {"patients": [NOTHING]}), ["patients", "Polars DataFrame", "list"]),
+        (lambda c: ingest(c, {3: NOTHING}), ["unknown namespace 3"]),
+        (lambda c: ingest_files(c, 3), ["3", "path"]),
+        (lambda c: ingest_files(c, [None]), ["None", "path"]),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_expected(client: Client, use: Use, words: list[str]) -> None:

@@ -118,6 +118,14 @@ def test_undecodable_bytes_far_into_a_file_are_refused_before_anything_is_writte
     assert client.patients.query().count() == 0
 
 
+def test_one_path_needs_no_list(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "datasources.ndjson"
+    path.write_text('{"identifier": "datasource/semi"}\n')
+    for paths in (path, str(path), [path]):
+        assert ingest_files(client, paths).files == (str(path),)
+    assert client.datasources.retrieve("datasource/semi").identifier == "datasource/semi"
+
+
 def test_an_empty_cell_is_null_and_a_quoted_one_is_empty_text(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(

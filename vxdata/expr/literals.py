@@ -189,7 +189,7 @@ def _number(column: str, dtype: pl.DataType, value: float) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise InvalidInputError(f"F.{column}: {_shown(value)} is beyond all floats.") from None
+        raise InvalidInputError(f"F.{column}: {shown_number(value)} is beyond all floats.") from None
 
 
 def _beside_ints(column: str, value: float) -> float:
@@ -201,13 +201,14 @@ def _beside_ints(column: str, value: float) -> float:
         return whole if whole in _INT64 else math.copysign(math.inf, value)
     if value not in _INT64:
         raise InvalidInputError(
-            f"F.{column}: {_shown(value)} does not fit into 64 bits, as the field's values do; float('inf') is larger "
-            "than all of them."
+            f"F.{column}: {shown_number(value)} does not fit into 64 bits, as the field's values do; float('inf') is "
+            "larger than all of them."
         )
     return value
 
 
-def _shown(value: int) -> str:
+def shown_number(value: int) -> str:
+    """Return a whole number for a message; of one that is too long, how long it is."""
     return str(value) if value.bit_length() < _MOST_BITS else f"a number of {value.bit_length():,} bits"
 
 

@@ -333,10 +333,14 @@ class Client:
         """Return the namespace of a payload class, such as a team's own.
 
         Raises:
-            InvalidInputError: the class is not registered.
+            InvalidInputError: it is no payload class, or the class is not registered.
         """
+        from vxdata.schemas.payload import Payload
         from vxdata.sdk.namespace import Namespace
 
+        if not (isinstance(payload, type) and issubclass(payload, Payload)):
+            named = f" client.{payload} is that namespace." if payload in _registry().namespaces() else ""
+            raise InvalidInputError(f"namespace({payload!r}): a payload class is expected.{named}")
         if payload.payload_type not in _registry() or _registry().of_type(payload.payload_type) is not payload:
             raise InvalidInputError(
                 f"{payload.__name__} is not registered; call vxdata.schemas.register({payload.__name__})."

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from vxdata.catalog.table import METADATA_COLUMNS, TableSpec, all_specs, table_spec
 from vxdata.errors import InvalidInputError, did_you_mean
+from vxdata.expr.literals import shown_number
 from vxdata.schemas.instant import is_no_time, to_instant
 from vxdata.schemas.payload import Payload
 from vxdata.schemas.resource import Resource
@@ -54,9 +55,26 @@ def _frame(spec: TableSpec, rows: list[dict[str, Any]], columns: dict[str, pl.Da
     for name, dtype in columns.items():
         try:
             series.append(pl.Series(name, [row[name] for row in rows], dtype=dtype))
-        except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise InvalidInputError(f"{spec.namespace}.{name}: a value does not fit into {dtype} ({error}).") from error
+        except _UNFIT as error:
+            value = next(row[name] for row in rows if not _fits(row[name], dtype))
+            raise InvalidInputError(f"{spec.namespace}.{name}: {_outside(value)} does not fit into {dtype}.") from error
     return pl.DataFrame(series)
+
+
+_UNFIT = (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError)
+
+
+def _fits(value: Any, dtype: pl.DataType) -> bool:
+    try:
+        pl.Series([value], dtype=dtype)
+    except _UNFIT:
+        return False
+    return True
+
+
+def _outside(value: Any) -> str:
+    """Return a value that no column holds, for a message; whole numbers that are too long by their length."""
+    return shown_number(value) if isinstance(value, int) else f"{value!r}"
 
 
 def plain(value: Any) -> Any:

@@ -74,7 +74,7 @@ Progress = Callable[[str], None]
 
 def ingest_files(
     client: Client,
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     type: str | None = None,
     missing: Literal["keep", "delete"] = "keep",
@@ -98,7 +98,7 @@ def ingest_files(
 
     Args:
         client: the lake's client.
-        paths: files, folders, and ``s3://`` addresses of both.
+        paths: files, folders, and ``s3://`` addresses of both; one alone needs no list.
         type: the one type of all rows, as a namespace or as the word in identifiers; None: each identifier tells.
         missing: "delete" closes the resources, in the datasources that the files name, that the files lack.
         cascade: whether such a resource may take its live descendants with it.
@@ -126,13 +126,14 @@ def ingest_files(
         InvalidInputError: a file as a whole cannot be read, or what is to be closed has live children.
     """
     check_flags("ingest_files", cascade=cascade, dry_run=dry_run, decimal_comma=decimal_comma)
+    named = _listed(paths)
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
     rules = ReadingRules(_only(type), text, delimiter, encoding, skips=on_invalid == "skip")
     options = _Options(missing, cascade, valid_from, batch_id, reason)
     client._session.stamp("ingest", reason, batch_id)  # a read-only client is refused before any file is read
     with TemporaryDirectory(prefix="vxdata-") as folder:
         progress("find the files")
-        files = _find(client, paths, Path(folder))
+        files = _find(client, named, Path(folder))
         writer = None if rejects is None else RejectsWriter(Path(rejects), files, rules)
         rows = read_files(files, rules, Path(folder), lambda file, n: progress(f"read {file.name}: {n:,} rows"))
         if batch_id is not None and _is_repeat(client, rows, batch_id):
@@ -196,6 +197,14 @@ def _only(type_name: str | None) -> TableSpec | None:
     if type_name in registry():
         return table_spec(registry().of_type(type_name))
     raise InvalidInputError(f"unknown type {type_name!r}.{did_you_mean(type_name, names)}")
+
+
+def _listed(paths: Any) -> list[str | Path]:
+    named = [paths] if isinstance(paths, (str, Path)) else list(paths) if isinstance(paths, Iterable) else [paths]
+    for path in named:
+        if not isinstance(path, (str, Path)):
+            raise InvalidInputError(f"ingest_files: a path, or a list of paths, is expected, not {path!r}.")
+    return named
 
 
 def _find(client: Client, paths: Sequence[str | Path], folder: Path) -> list[SourceFile]:

@@ -15,7 +15,7 @@ from vxdata.lake.slices import to_slices
 from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
-from vxdata.sdk.namespace import upsert_options
+from vxdata.sdk.namespace import check_frame, upsert_options
 from vxdata.sdk.session import check_flags
 
 Progress = Callable[[str, UpsertReport], None]
@@ -65,9 +65,15 @@ def ingest(
         InvalidInputError: an unknown namespace, rows that cannot be written, or what is to be closed has live children.
     """
     known = {spec.namespace: spec for spec in all_specs()}
-    for name in frames:
+    if not isinstance(frames, Mapping):
+        raise InvalidInputError(
+            f"ingest: a mapping of namespaces to frames is expected, such as {{'patients': frame}}, not a "
+            f"{type(frames).__name__}."
+        )
+    for name, frame in frames.items():
         if name not in known:
-            raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(name, known)}")
+            raise InvalidInputError(f"unknown namespace {name!r}.{did_you_mean(str(name), known)}")
+        check_frame(f"ingest, {name}", frame)
     check_flags("ingest", dry_run=dry_run)
     session = client._session
     stamp, options = (

@@ -343,14 +343,28 @@ class Namespace(Resources[ResponseT]):
         from vxdata.lake.upsert import upsert
 
         stamp = self._session.stamp("upsert", reason, batch_id)
-        if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-            raise InvalidInputError(
-                f"upsert: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}."
-            )
+        check_frame("upsert", frame)
         options = upsert_options(missing, datasources, cascade, valid_from, on_invalid)
         with Scratch() as scratch:
             wanted = {self._spec: to_slices(self._spec, frame, scratch)}
             return upsert(self._session.lake, wanted, options, stamp, scratch)[self._spec]
+
+
+_CONVERSIONS = {"pandas": "pl.from_pandas(frame)", "pyarrow": "pl.from_arrow(frame)"}
+
+
+def check_frame(verb: str, frame: object) -> None:
+    """Refuse what is no frame of Polars.
+
+    Raises:
+        InvalidInputError: it is none; says how to make one of it.
+    """
+    if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
+        conversion = _CONVERSIONS.get(type(frame).__module__.partition(".")[0])
+        hint = f" {conversion} makes one of it." if conversion else ""
+        raise InvalidInputError(
+            f"{verb}: a Polars DataFrame or LazyFrame is expected, not a {type(frame).__name__}.{hint}"
+        )
 
 
 def listed_datasources(verb: str, datasources: Any) -> tuple[str, ...]:
