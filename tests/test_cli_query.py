@@ -80,6 +80,18 @@ def test_count_and_funnel(client: Client) -> None:
     assert expected["removed_null"].to_list() == [0, 0, 1]
 
 
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_a_funnel_shows_all_its_counts_and_cuts_the_filters(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    where = "volume_type == 'T2' and (slice_thickness > 2.5 or slice_thickness is null) and modality != 'CT'"
+    shown = run_here("funnel", "volumes", "-w", "slice_thickness < 4", "-w", where).stdout
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.split()[:6] == ["filter", "resources", "patients", "studies", "removed", "removed_null"]
+    assert shown.splitlines()[3].split()[-5:] == ["1", "1", "1", "2", "2"]
+    assert "…" in shown
+    assert "--select" not in shown
+
+
 QUESTIONS = [
     [
         "volumes",

@@ -13,7 +13,7 @@ from vxdata_cli.shown import escaped, shown_text
 if TYPE_CHECKING:
     import polars as pl
 
-_WIDEST, _NARROWEST = range(60, 19, -4), 20
+_WIDEST, _NARROWEST, _NARROWEST_STEP = range(60, 19, -4), 20, 8
 _GAP = 3  # what a table puts between two columns
 
 
@@ -41,6 +41,21 @@ def data_table(frame: "pl.DataFrame", width: int) -> tuple[Table, int]:
     for row in range(frame.height):
         table.add_row(*(Text(shortened(cells[name][row], max(most, len(name)))) for name in kept))
     return table, frame.width - len(kept)
+
+
+def step_table(frame: "pl.DataFrame", width: int) -> Table:
+    """Return counted steps as a table with all columns; the text of the first is cut to what the counts leave of it."""
+    first, *counts = frame.columns
+    cells = {name: [f"{value:,}" for value in frame[name]] for name in counts}
+    taken = sum(max(map(cell_len, (name, *cells[name]))) + _GAP for name in counts)
+    most = max(width - taken - _GAP, _NARROWEST_STEP)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column(first, no_wrap=True, overflow="ellipsis")
+    for name in counts:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row, text in enumerate(frame[first]):
+        table.add_row(Text(shortened(escaped(text), most)), *(cells[name][row] for name in counts))
+    return table
 
 
 def _total(widths: Any, cap: int) -> int:

@@ -116,12 +116,13 @@ def funnel(
     import polars as pl
 
     from vxdata.sdk import Client
+    from vxdata_cli.grid import step_table
 
     base = filtered(namespace_of(Client(uri), namespace).query(), where)
     counted = arranged(base, select=None, sort=None, limit=None, as_of=as_of, versions=False).funnel()
     steps = counted.with_columns(pl.Series("filter", ["all", *(where or ())]))
     document = {"namespace": _name(base), "steps": steps.to_dicts()}
-    out.result(document, *_fitted(steps))
+    out.result(document, step_table(steps, out.width))
 
 
 _ABOUT: dict[str, Any] = {
