@@ -21,6 +21,7 @@ from vxdata.lake.archive import archive_commits
 from vxdata.lake.audit import COMMIT_COLUMNS
 from vxdata.lake.log import entry_key
 from vxdata.lake.table import Table
+from vxdata.schemas import Resource
 from vxdata.sdk import Client
 from vxdata.sdk.ingest import ingest
 
@@ -153,6 +154,21 @@ def test_log_tells_the_newest_commits_as_json_and_to_people(client: Client) -> N
     assert code == 0
     words = (commits[0]["commit_id"], " by night job", ": asked the clinic", "2 created", "1 updated", "1 deleted")
     assert [word for word in words if word not in shown] == []
+
+
+def test_log_counts_operations_whole_and_says_when_there_are_more(client: Client) -> None:
+    family = [Resource(identifier="datasource/f"), Resource(identifier="patient/f", parent_identifier="datasource/f")]
+    study = Resource(identifier="imagingstudy/f", parent_identifier="patient/f")
+    client.resources.create([*family, study])
+    client.patients.update("patient/f", {"birthyear": 1951})
+    done = told("log", "--uri", client.uri, "--limit", "2")
+    assert [commit["namespace"] for commit in done["commits"] if commit["operation"] == "update"] == ["patients"]
+    created = {commit["namespace"] for commit in done["commits"] if commit["operation"] == "create"}
+    assert created == {"datasources", "patients", "imaging_studies"}
+    assert (len(done["commits"]), done["more"]) == (4, True)
+    assert "older ones" in run("log", "--uri", client.uri, "--limit", "2").stdout
+    whole = told("log", "--uri", client.uri, "--limit", "1000")
+    assert (len(whole["commits"]), whole["more"]) == (client.commits.list().height, False)
 
 
 def test_log_keeps_the_id_whole_on_a_narrow_terminal(client: Client) -> None:

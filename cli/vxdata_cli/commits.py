@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from vxdata.lake.restore import RestoreReport
     from vxdata.lake.revert import RevertReport
+    from vxdata.sdk.commits import Commits
 
 LOG_EXAMPLES = """Examples:
 
@@ -25,6 +26,8 @@ RESTORE_EXAMPLES = """Examples:
   $ vxdata restore patient/BB00017 --reason "deleted by mistake"
   $ vxdata restore volume/BB00017/001/t2 --uri s3://bucket/lake --json"""
 
+_BEHIND = 10
+
 REVERT_EXAMPLES = """Examples:
 
   $ vxdata revert 6f1e0c3a9d5b4f0e8a7c2d1b3e4f5a6b
@@ -32,7 +35,7 @@ REVERT_EXAMPLES = """Examples:
 
 
 def log(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show the newest N commits.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show the newest N operations.")] = 20,
     namespace: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +51,7 @@ def log(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show the commits of a lake, newest first: when, who, what, how much and why.
+    """Show the operations on a lake, newest first: when, who, what, how much and why.
 
     An operation over several types has one id, and a line for each type.
     """
@@ -57,8 +60,29 @@ def log(
     from vxdata_cli.tables import commit_lines
 
     only = None if namespace is None else namespace_name(namespace)
-    commits = Client(uri).commits.list(only, limit=limit)
-    out.text({"commits": _records(commits)}, commit_lines(commits))
+    commits, is_cut = _newest_operations(Client(uri).commits, only, limit)
+    older = "\n\n… and older ones (--limit N)" if is_cut else ""
+    out.text({"commits": _records(commits), "more": is_cut}, commit_lines(commits) + older)
+
+
+def _newest_operations(commits: "Commits", only: str | None, most: int) -> "tuple[pl.DataFrame, bool]":
+    """Return the commits of the newest operations, all of each, and whether there are older ones.
+
+    An operation has any number of commits, and others may lie between them: so many are read that behind the last one
+    that belongs here a few do not.
+    """
+    from vxdata_cli.tables import operation_of
+
+    rows = most + _BEHIND
+    while True:
+        found = commits.list(only, limit=rows)
+        keys = [operation_of(row) for row in found.iter_rows(named=True)]
+        shown = list(dict.fromkeys(keys))[:most]
+        belongs = [key in shown for key in keys]
+        last = max((place for place, is_one in enumerate(belongs) if is_one), default=0)
+        if found.height < rows or found.height - last > _BEHIND:
+            return found.filter(belongs), not all(belongs)
+        rows *= 2
 
 
 def restore(

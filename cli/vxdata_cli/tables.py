@@ -62,9 +62,14 @@ def commit_lines(commits: "pl.DataFrame") -> str:
     """Return commits as paragraphs, one for each operation: when, what, who and why, then its id and its types."""
     rows = commits.iter_rows(named=True)
     paragraphs: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:  # commits of others, such as the making of a table, have no id
-        paragraphs.setdefault(row["commit_id"] or (row["operation"], row["author"], row["reason"]), []).append(row)
+    for row in rows:
+        paragraphs.setdefault(operation_of(row), []).append(row)
     return "\n\n".join("\n".join(_commit_paragraph(rows)) for rows in paragraphs.values()) or "No commits."
+
+
+def operation_of(commit: Mapping[str, Any]) -> Any:
+    """Return what the commits of one operation share; those of others, such as the making of a table, have no id."""
+    return commit["commit_id"] or (commit["operation"], commit["author"], commit["reason"])
 
 
 def _commit_paragraph(rows: list[dict[str, Any]]) -> Iterator[str]:
