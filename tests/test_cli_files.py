@@ -71,6 +71,21 @@ def test_skipped_rows_go_to_the_rejects_file_and_come_back_mended(folder: Path) 
     assert patients(folder) == ["patient/1", "patient/2"]
 
 
+def test_rejected_rows_are_never_passed_over_in_silence(folder: Path) -> None:
+    args = ("ingest", "bad.csv", "--on-invalid", "skip")
+    done = run_here(*args, "-q")
+    assert (done.returncode, done.stdout) == (0, "")
+    said = "Warning: 1 row is invalid, and not written; --rejects FILE keeps what is rejected."
+    assert " ".join(done.stderr.split()) == said
+    assert "Warning: 1 row is invalid, and not written" in run_here(*args, "--json").stderr
+    assert "would not be written" in run_here(*args, "--dry-run").stderr
+    again = run_here(*args).stdout  # nothing changes
+    assert [line.split() for line in again.splitlines() if line.startswith((" datasources", " patients"))] == [
+        ["datasources", "0", "0", "1", "0"], ["patients", "0", "0", "1", "0"],
+    ]  # fmt: skip
+    assert "Rejected rows: 1" in again
+
+
 def test_under_the_same_batch_id_the_second_run_does_nothing(folder: Path) -> None:
     args = ("ingest", "bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv", "--batch-id", "delivery 1=#é")
     first = json.loads(run_here(*args, "--json").stdout)

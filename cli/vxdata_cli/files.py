@@ -152,18 +152,20 @@ def ingest_files(
             encoding=encoding, decimal_comma=decimal_comma, date_formats=date_format or (), nulls=null or (),
             reason=reason, progress=begin,
         )  # fmt: skip
-    out.result(_document(client.uri, report, dry_run, rejects), *_tables(client.uri, report, dry_run))
-    _tell(report, rejects)
-    if report.rejected_rows and on_invalid is OnInvalid.FAIL:
+    skips = on_invalid is OnInvalid.SKIP
+    out.result(_document(client.uri, report, dry_run, rejects), *_tables(client.uri, report, dry_run, skips))
+    _tell(report, dry_run, rejects, skips)
+    if report.rejected_rows and not skips:
         _refuse(report, dry_run, rejects)
 
 
-def _tables(uri: str, report: "FilesReport", dry_run: bool) -> "list[RenderableType]":
+def _tables(uri: str, report: "FilesReport", dry_run: bool, skips: bool) -> "list[RenderableType]":
     from vxdata_cli.tables import fault_table, report_table
 
     count = f"{len(report.files)} files" if len(report.files) > 1 else report.files[0]
     title = f"{'Dry run: ' if dry_run else ''}{count} in {uri}"
-    shown: list[RenderableType] = [report_table(title, report.reports)] if report.is_written or dry_run else []
+    is_counted = report.is_written or dry_run or (skips and report.rejected_rows > 0)
+    shown: list[RenderableType] = [report_table(title, report.reports)] if is_counted else []
     if report.rejected_rows:
         shown.append(fault_table(f"Rejected rows: {report.rejected_rows:,}", report.rejected, MOST_FAULTS))
     if report.already_committed:
@@ -173,9 +175,13 @@ def _tables(uri: str, report: "FilesReport", dry_run: bool) -> "list[RenderableT
     return shown
 
 
-def _tell(report: "FilesReport", rejects: str | None) -> None:
+def _tell(report: "FilesReport", dry_run: bool, rejects: str | None, skips: bool) -> None:
     if report.ignored:
         out.note(f"ignored, since VxData derives them itself: {', '.join(report.ignored)}.")
+    if skips and report.rejected_rows:
+        rows = f"{report.rejected_rows:,} rows are" if report.rejected_rows > 1 else "1 row is"
+        keep = "" if rejects else "; --rejects FILE keeps what is rejected"
+        out.warning(f"{rows} invalid, and {'would not be' if dry_run else 'not'} written{keep}.")
     if rejects is not None and report.rejected_rows and not report.is_begun:
         out.note(f"the rejected rows are in {rejects}; mend them there, and load that file.")
 

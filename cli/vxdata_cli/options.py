@@ -85,6 +85,8 @@ def _set_debug(value: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", callback=_set_json, help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only, and warnings of rejected rows.")
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", callback=_set_no_progress, help="Show no progress.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")]

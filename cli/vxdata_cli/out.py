@@ -32,7 +32,7 @@ class Out:
 
     Attributes:
         as_json: results are JSON on stdout.
-        quiet: only errors are shown (and JSON, where asked for).
+        quiet: only errors and warnings are shown (and JSON, where asked for).
         shows_progress: long work says what it does, if stderr is a terminal.
         debug: an error comes with its traceback.
     """
@@ -96,6 +96,10 @@ class Out:
         """Tell people something on the side."""
         if not self.quiet:
             self._tell("Note", "yellow", text)
+
+    def warning(self, text: str) -> None:
+        """Tell people what they must not miss, also where only errors are shown."""
+        self._tell("Warning", "bold yellow", text)
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
