@@ -116,6 +116,7 @@ FLAGS: dict[str, Use] = {
     "ingest_files dry_run": lambda c: ingest_files(c, [], dry_run=None),
     "ingest_files decimal_comma": lambda c: ingest_files(c, [], decimal_comma="no"),
     "revert": lambda c: c.commits.revert(c.commits.list()["commit_id"][0], dry_run=None),
+    "restore": lambda c: c.resources.restore("patient/1", dry_run=None),
     "vacuum": lambda c: c.vacuum(dry_run=None),
     "erase": lambda c: c.erase("patient/1", reason="consent withdrawn", dry_run=None),
 }

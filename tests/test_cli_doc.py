@@ -40,7 +40,7 @@ REAL = {
     "config show": "config show",
     "history": "history patient/1",
     "log": "log",
-    "restore": "restore patient/gone",
+    "restore": "restore patient/gone --yes",
     "revert": "revert {commit_id} --yes",
     "snapshots list": "snapshots list",
     "snapshots keep": "snapshots keep paper",

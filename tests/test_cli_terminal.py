@@ -25,7 +25,7 @@ STEPS: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("create", "patient/new", "--parent", "datasource/dasa", "--set", "birthyear=1950", "--yes"), 0, "patient/new"),
     (("update", "patient/new", "--set", "birthyear=1960", "--yes"), 0, "Changed patient/new"),
     (("delete", "patient/new", "--yes"), 0, "Deleted patient/new"),
-    (("restore", "patient/new"), 0, "restored"),
+    (("restore", "patient/new", "--yes"), 0, "restored"),
     (("log",), 0, "update by ann: header was wrong"),
     (("snapshots", "keep", "paper"), 0, "paper"),
     (("snapshots", "list"), 0, "paper"),

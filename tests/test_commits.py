@@ -177,11 +177,30 @@ def test_log_keeps_the_id_whole_on_a_narrow_terminal(client: Client) -> None:
 
 
 def test_restore_and_revert_by_command(client: Client) -> None:
-    restored = told("restore", "patient/2", "--uri", client.uri, "--reason", "a mistake")
+    restored = told("restore", "patient/2", "--yes", "--uri", client.uri, "--reason", "a mistake")
     assert (restored["restored"], restored["left_out"]) == ({"patients": 1}, [])
     reverted = told("revert", restored["commit_id"], "--yes", "--uri", client.uri)
     assert (reverted["deleted"], reverted["reverted"]) == ({"patients": 1}, restored["commit_id"])
     assert client.patients.query().collect()["identifier"].to_list() == ["patient/1"]
+
+
+def test_restore_shows_what_would_come_back_and_asks(client: Client) -> None:
+    for answer, code, count in (("n\n", 1, 1), ("y\n", 0, 2)):
+        process, terminal = start_on_terminal("restore", "patient/2", "--uri", client.uri)
+        asked = plain(read_terminal(terminal, until="[y/N]"))
+        os.write(terminal, answer.encode())
+        read_terminal(terminal)
+        os.close(terminal)
+        assert "restored" in asked
+        assert process.wait() == code
+        assert client.patients.query().count() == count
+
+
+def test_a_restore_that_nobody_can_confirm_is_refused(client: Client) -> None:
+    done = run("restore", "patient/2", "--uri", client.uri)
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert client.patients.query().count() == 1
 
 
 def test_revert_shows_what_it_would_do_and_asks(client: Client) -> None:

@@ -84,6 +84,17 @@ def test_a_cascade_is_undone_with_all_content_root_first(lake_uri: str, fold: Fo
     assert contents(client) == before
 
 
+def test_a_dry_run_says_what_would_come_back_and_writes_nothing(client: Client, fold: Fold) -> None:
+    client.patients.delete("patient/1", cascade=True)
+    fold(client)
+    before, commits = contents(client), client.commits.list().height
+    planned = client.resources.restore("patient/1", dry_run=True)
+    assert (contents(client), client.commits.list().height, planned.commit_id) == (before, commits, None)
+    assert planned.restored == client.resources.restore("patient/1").restored
+    with pytest.raises(AlreadyExistsError):
+        client.resources.restore("patient/1", dry_run=True)
+
+
 def test_a_restored_resource_is_a_new_version_with_the_gap_before_it(client: Client, fold: Fold) -> None:
     client.volumes.delete("volume/1")
     fold(client)

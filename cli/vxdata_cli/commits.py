@@ -24,8 +24,9 @@ LOG_EXAMPLES = """Examples:
 RESTORE_EXAMPLES = """Examples:
 
   $ vxdata restore patient/BB00017 --reason "deleted by mistake"
-  $ vxdata restore volume/BB00017/001/t2 --uri s3://bucket/lake --json"""
+  $ vxdata restore volume/BB00017/001/t2 --uri s3://bucket/lake --yes --json"""
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _BEHIND = 10
 
 REVERT_EXAMPLES = """Examples:
@@ -89,6 +90,7 @@ def restore(
     identifier: Annotated[
         str, typer.Argument(metavar="IDENTIFIER", autocompletion=complete_identifiers, help="The deleted resource.")
     ],
+    yes: Yes = False,
     uri: Uri = None,
     profile: Profile = None,
     reason: Reason = None,
@@ -100,23 +102,33 @@ def restore(
     """Bring back a deleted resource, and the descendants that the same delete closed.
 
     They come back with their last content, as new versions. What was created
-    again meanwhile stays as it is.
+    again meanwhile stays as it is. What would be done is shown first.
     """
     from vxdata.sdk import Client
-    from vxdata_cli.tables import count_table, frame_table
 
     client = Client(uri)
+    if not yes:
+        with out.steps() as begin:
+            begin("look at what was deleted")
+            planned = client.resources.restore(identifier, dry_run=True)
+        out.ask(*_shown(f"To restore {identifier} in {client.uri}", planned))
+        out.confirm("Restore it?")
     with out.steps() as begin:
         begin(f"restore {identifier}")
         report = client.resources.restore(identifier, reason=reason)
+    out.result(_restored(client.uri, report), *_shown(f"{identifier} in {client.uri}", report))
+
+
+def _shown(title: str, report: "RestoreReport") -> list[Any]:
+    from vxdata_cli.tables import count_table, frame_table
+
     left_out = [frame_table(report.left_out)] if report.left_out.height else []
-    shown = count_table(f"{identifier} in {client.uri}", {"restored": report.restored})
-    out.result(_restored(client.uri, report), shown, *left_out)
+    return [count_table(title, {"restored": report.restored}), *left_out]
 
 
 def revert(
     commit_id: Annotated[str, typer.Argument(metavar="COMMIT_ID", help="The operation, as 'vxdata log' shows it.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    yes: Yes = False,
     uri: Uri = None,
     profile: Profile = None,
     reason: Reason = None,

@@ -27,17 +27,17 @@ from vxdata.lake.unregistered import refuse_unregistered
 
 @dataclass(frozen=True)
 class RestoreReport:
-    """What a restore brought back.
+    """What a restore brought back, or would bring back.
 
     Attributes:
         restored: how many resources, by namespace, root first; the resource itself included.
         left_out: what the delete closed and the restore left as it is: namespace, identifier, reason.
-        commit_id: the operation's id in the audit log.
+        commit_id: the operation's id in the audit log; None for a dry run.
     """
 
     restored: dict[str, int]
     left_out: pl.DataFrame = field(repr=False, compare=False)
-    commit_id: str
+    commit_id: str | None
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class _Revived:
     seen: SteadyView
 
 
-def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> RestoreReport:
-    """Bring back a deleted resource, with those descendants that the same delete closed.
+def restore(lake: Lake, spec: TableSpec, identifier: str, dry_run: bool, stamp: Stamp) -> RestoreReport:
+    """Bring back a deleted resource, with those descendants that the same delete closed, or say what would come back.
 
     Raises:
         AlreadyExistsError: the resource is live.
@@ -76,6 +76,8 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
     planners = _planners(lake, spec, deletion, above, stamp)
     if deletion.restored_by and all(plan.rows.is_empty() for _, plan in planners.values()):
         raise _is_live(identifier)
+    if dry_run:
+        return _report({below: plan for below, (_, plan) in planners.items()}, None)
     lake.begin_write()
     done: dict[TableSpec, Plan] = {}
     is_as_foreseen = True
@@ -86,10 +88,14 @@ def restore(lake: Lake, spec: TableSpec, identifier: str, stamp: Stamp) -> Resto
         above = pl.concat([above, plan.report.lineages])
     for plan in done.values():
         refuse_orphans(lake, plan.report.seen, [plan.rows])
+    return _report(done, stamp.commit_id)
+
+
+def _report(plans: Mapping[TableSpec, Plan], commit_id: str | None) -> RestoreReport:
     return RestoreReport(
-        {below.namespace: plan.rows.height for below, plan in done.items() if plan.rows.height},
-        pl.concat(plan.report.left_out for plan in done.values()),
-        stamp.commit_id,
+        {below.namespace: plan.rows.height for below, plan in plans.items() if plan.rows.height},
+        pl.concat(plan.report.left_out for plan in plans.values()),
+        commit_id,
     )
 
 

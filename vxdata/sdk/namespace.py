@@ -230,7 +230,7 @@ class Resources(Generic[ResponseT]):
         stamp = self._session.stamp("delete", reason)
         return delete(self._session.lake, self._spec_of(identifier), identifier, cascade, stamp)
 
-    def restore(self, identifier: str, *, reason: str | None = None) -> "RestoreReport":
+    def restore(self, identifier: str, *, dry_run: bool = False, reason: str | None = None) -> "RestoreReport":
         """Bring back a deleted resource, and those descendants that the same delete closed, as new versions.
 
         They come back with their last content. A descendant that was created again meanwhile stays as it is, and the
@@ -238,6 +238,7 @@ class Resources(Generic[ResponseT]):
 
         Args:
             identifier: the resource.
+            dry_run: whether to write nothing, and only say what would come back.
             reason: why, for the audit log.
 
         Raises:
@@ -248,8 +249,9 @@ class Resources(Generic[ResponseT]):
         """
         from vxdata.lake.restore import restore
 
+        check_flags("restore", dry_run=dry_run)
         stamp = self._session.stamp("restore", reason)
-        return restore(self._session.lake, self._spec_of(identifier), identifier, stamp)
+        return restore(self._session.lake, self._spec_of(identifier), identifier, dry_run, stamp)
 
     def _spec_of(self, identifier: str) -> TableSpec:
         return table_spec(registry().of_type(type_of(check_identifier(identifier))))
