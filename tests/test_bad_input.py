@@ -28,6 +28,7 @@ FAMILY = [
     Resource(identifier="datasource/a"),
 ]
 NOTHING = pl.DataFrame({"identifier": []}, schema={"identifier": pl.String})
+OF_ANOTHER_LIBRARY = type("DataFrame", (), {"__module__": "pandas.core.frame"})()
 Use = Callable[[Client], Any]
 READS: dict[str, Use] = {
     "query": lambda client: client.patients.query().collect(),
@@ -91,6 +92,11 @@ def content_of(root: str | Path) -> dict[str, bytes]:
         (lambda c: c.patients.update("patient/1", {"birthyear": 10**999}), ["birthyear", "3,319 bits"]),
         (lambda c: c.volumes.update("volume/1", {"b_value": 10**999}), ["b_value", "number"]),
         (lambda c: c.patients.upsert({"identifier": ["patient/1"]}), ["Polars DataFrame", "dict"]),
+        (lambda c: c.patients.upsert(NOTHING.with_columns(birthyear=pl.Series([1950.0])[:0])), ["cast(pl.Int64)"]),
+        (lambda c: c.patients.update("patient/1", {"parent_identifier": "datasource/b"}), ["never changes"]),
+        (lambda c: F[3], ["F[3]", "the name of a field"]),
+        (lambda c: c.patients.upsert(OF_ANOTHER_LIBRARY), ["pl.from_pandas(frame)", "DataFrame"]),
+        (lambda c: ingest(c, {"patients": OF_ANOTHER_LIBRARY}), ["pl.from_pandas(frame)"]),
         (lambda c: ingest(c, [NOTHING]), ["'patients'", "mapping", "list"]),
         (lambda c: ingest(c, {"patients": [NOTHING]}), ["patients", "Polars DataFrame", "list"]),
         (lambda c: ingest(c, {3: NOTHING}), ["unknown namespace 3"]),

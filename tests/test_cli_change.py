@@ -115,6 +115,7 @@ def test_what_was_shown_is_what_is_changed(client: Client) -> None:
         (["update", "volume/9", "--set", "volume_type=T2", "--yes"], 3, "'volume/9'"),
         (["update", "volume/1", "--yes"], 2, "nothing to change was named"),
         (["update", "volume/1", "--set", "volume_typ=T2"], 2, "Did you mean 'volume_type'?"),
+        (["update", "volume/1", "--set", "b_value=null"], 2, "--unset b_value clears it"),
         (["update", "volume/1", "--set", "b_value=many"], 2, "--set b_value=many: 'many' is no number"),
         (["update", "volume/1", "--set", "b_value="], 2, "--unset b_value clears it"),
         (["update", "volume/1", "--set", "b_value"], 2, "FIELD=VALUE is expected"),

@@ -163,6 +163,16 @@ def test_missing_delete_closes_what_the_files_lack(folder: Path) -> None:
     assert patients(folder) == ["patient/1"]
 
 
+def test_an_error_speaks_of_options_and_ends_its_sentences(folder: Path) -> None:
+    (folder / "misspelt.csv").write_text("identifier,parent_identifier,sex\npateint/1,datasource/d,M\n")
+    done = run_here("ingest", "misspelt.csv", "--missing", "delete", "--on-invalid", "skip")
+    said = " ".join(done.stderr.split())
+    assert "Did you mean 'patient'? The resource of this row" in said
+    assert "or load without --missing delete." in said
+    assert "'delete'" not in said
+    assert "'patient'? Mend the rows" in " ".join(run_here("ingest", "misspelt.csv").stderr.split())
+
+
 def test_files_of_a_bucket_go_into_a_lake_of_a_bucket(lake_uri: str, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text(GOOD)
     source: str | Path = tmp_path

@@ -219,7 +219,7 @@ def test_revert_shows_what_it_would_do_and_asks(client: Client) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (("revert", "nobody", "--yes"), 3, "nobody"),
+        (("revert", "nobody", "--yes"), 3, "no commit has the id 'nobody'; 'vxdata log' shows them."),
         (("restore", "patient/1"), 4, "'patient/1' is live"),
         (("restore", "patient/9"), 3, "'patient/9' does not exist"),
         (("log", "--namespace", "volums"), 2, "Did you mean 'volumes'?"),

@@ -493,7 +493,20 @@ def test_specimens_that_hold_each_other_are_rejected_with_all_below_them(client:
     )
     report = client.pathology_specimens.upsert(typed, on_invalid="skip")
     assert counts(report) == (1, 0, 0, 0, 3)
-    assert set(report.rejected["identifier"]) == {f"pathologyspecimen/{name}" for name in ("x", "y", "below")}
+    reasons = {name.rpartition("/")[2]: reason for name, *_, reason in report.rejected.iter_rows()}
+    assert reasons == {
+        "x": "parent_identifier pathologyspecimen/y descends from the resource itself",
+        "y": "parent_identifier pathologyspecimen/x descends from the resource itself",
+        "below": "parent_identifier pathologyspecimen/x is in the frame, but cannot be written either",
+    }
+
+
+def test_a_specimen_that_holds_itself_is_told_so(client: Client) -> None:
+    own = "pathologyspecimen/x"
+    with pytest.raises(InvalidInputError, match="'pathologyspecimen/x': parent_identifier is the resource itself"):
+        client.pathology_specimens.upsert(pl.DataFrame({"identifier": [own], "parent_identifier": [own]}))
+    with pytest.raises(InvalidInputError, match="'pathologyspecimen/x': parent_identifier is the resource itself"):
+        client.resources.create(Resource(identifier=own, parent_identifier=own))
 
 
 def test_a_report_is_frozen(client: Client) -> None:

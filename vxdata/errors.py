@@ -92,6 +92,11 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names)}." if names else ""
 
 
+def sentence(text: str) -> str:
+    """Return a text with an end, which a hint such as `did_you_mean` has already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def name_some(values: Iterable[str], most: int = 10) -> str:
     """List values for a message, cut after `most` with the count of the rest."""
     names = list(values)

@@ -161,6 +161,9 @@ def count_descendants(client: "Client", identifier: str) -> dict[str, int]:
 # ---- values
 
 
+_WORDS_FOR_NOTHING = ("null", "none", "nil", "na", "n/a", "nan")
+
+
 def read_values(identifier: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Read ``field=value`` pairs, each by the type of its field; lists and nested models are JSON.
 
@@ -183,7 +186,8 @@ def read_values(identifier: str, pairs: Sequence[str]) -> dict[str, Any]:
         value = parse_cells(cell, fields[name], TextRules())
         if is_unread(cell, value).item():
             words = expectation(fields[name], TextRules()).partition(";")[0]
-            raise InvalidInputError(f"--set {name}={text}: {text!r} {words}.")
+            clears = f" --unset {name} clears it." if text.strip().lower() in _WORDS_FOR_NOTHING else ""
+            raise InvalidInputError(f"--set {name}={text}: {text!r} {words}.{clears}")
         if value.item() is None:
             raise InvalidInputError(f"--set {name}=: there is no value; --unset {name} clears it.")
         found[name] = value.to_list()[0]

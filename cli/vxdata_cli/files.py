@@ -187,7 +187,7 @@ def _tell(report: "FilesReport", dry_run: bool, rejects: str | None, skips: bool
 
 
 def _refuse(report: "FilesReport", dry_run: bool, rejects: str | None) -> None:
-    from vxdata.errors import InvalidInputError
+    from vxdata.errors import InvalidInputError, sentence
 
     rows = f"{report.rejected_rows:,} rows are" if report.rejected_rows > 1 else "1 row is"
     first = report.rejected.row(0, named=True)
@@ -196,7 +196,7 @@ def _refuse(report: "FilesReport", dry_run: bool, rejects: str | None) -> None:
     wrote = "nothing would be written" if dry_run else "nothing was written"
     keep = "" if rejects else " and --rejects FILE keeps these"
     raise InvalidInputError(
-        f"{rows} invalid, and {wrote}. The first: {where}:{value} {first['reason']}. Mend the rows, or pass "
+        f"{rows} invalid, and {wrote}. The first: {where}:{value} {sentence(first['reason'])} Mend the rows, or pass "
         f"--on-invalid skip, which writes the others{keep}."
     )
 

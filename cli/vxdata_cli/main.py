@@ -45,6 +45,12 @@ EXIT_CODES: tuple[tuple[type[VxDataError], int], ...] = (
     (StorageError, 6),
 )
 FAILED, PIPE_CLOSED = 1, 141
+_AS_OPTIONS = {
+    "client.commits.list()": "'vxdata log'",
+    "missing='delete'": "--missing delete",
+    "cascade=True (--cascade)": "--cascade",
+}
+"""How the command line spells what the errors of the SDK tell to write."""
 
 app = typer.Typer(
     name="vxdata",
@@ -162,12 +168,18 @@ def _end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _as_options(text: str) -> str:
+    for python, option in _AS_OPTIONS.items():
+        text = text.replace(python, option)
+    return text
+
+
 def report(error: Exception) -> int:
     """Say in one sentence what went wrong, and return the exit code."""
     if out.debug:
         out.traceback(error)
     if isinstance(error, VxDataError):
-        out.error(str(error))
+        out.error(_as_options(str(error)))
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
     if isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename else ""

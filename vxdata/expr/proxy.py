@@ -226,7 +226,9 @@ class FieldAccessor:
         return self[name]
 
     def __getitem__(self, name: str) -> Field:
-        if not isinstance(name, str) or name.startswith("_"):
+        if not isinstance(name, str):
+            raise _NoFieldError(f"F[{name!r}]: the name of a field is expected, such as F['birthyear'].")
+        if name.startswith("_"):
             raise _NoFieldError(f"{name!r} is no field: names with a leading underscore are refused.")
         return Field(name)
 

@@ -129,9 +129,8 @@ def plan_changes(
 
 
 _NOW, _MOVED, _CHANGED = ":now", ":moved", ":changed"  # no field's name holds a colon
-_MOVED_REASON = pl.lit(
-    "parent_identifier of a live resource never changes; delete the resource and create it anew"
-).alias(REASON)
+MOVED = "parent_identifier of a live resource never changes; delete the resource and create it anew"
+_MOVED_REASON = pl.lit(MOVED).alias(REASON)
 _LATE = pl.lit("valid_from is not later than what is known of the resource; load history oldest first").alias(REASON)
 
 
@@ -179,7 +178,7 @@ def _new_resources(
         begins = scd2.next_valid_from(planned, pl.col("last")).alias("valid_from")
         waiting = dated.filter(~is_late).with_columns(begins).drop("last")
     placed, orphans = place(spec, waiting, parents)
-    orphans = orphans.with_columns(_orphan_reason(spec).alias(REASON))
+    orphans = orphans.with_columns(_orphan_reason(spec, orphans).alias(REASON))
     shown = [*absent.columns, REASON]
     return _physical(placed, like), pl.concat([late.select(shown), orphans.select(shown)])
 
@@ -238,16 +237,44 @@ def _with_lineage(spec: TableSpec, rows: pl.DataFrame, parents: pl.DataFrame) ->
     return placed.with_columns(pl.col("identifier").alias(column)) if column else placed
 
 
-def _orphan_reason(spec: TableSpec) -> pl.Expr:
+def _orphan_reason(spec: TableSpec, orphans: pl.DataFrame) -> pl.Expr:
     parent = pl.col("parent_identifier")
     if not spec.payload.parent_types:
         return pl.format("parent_identifier {} is too much: a {} has no parent", parent, pl.lit(spec.type_name))
     named = pl.format("parent_identifier {} is not live and not in the frame", parent)
+    if spec.type_name in spec.payload.parent_types:
+        ring, held = _rings(orphans), orphans["identifier"].implode()
+        named = (
+            pl.when(pl.col("identifier") == parent)
+            .then(pl.lit("parent_identifier is the resource itself"))
+            .when(pl.col("identifier").is_in(ring.implode()))
+            .then(pl.format("parent_identifier {} descends from the resource itself", parent))
+            .when(parent.is_in(held))
+            .then(pl.format("parent_identifier {} is in the frame, but cannot be written either", parent))
+            .otherwise(named)
+        )
     return (
         pl.when(parent.is_null())
         .then(pl.lit("parent_identifier is missing: a new resource needs one"))
         .otherwise(named)
     )
+
+
+def _rings(orphans: pl.DataFrame) -> pl.Series:
+    """Return the identifiers of those rows that descend from themselves."""
+    parents = dict(orphans.select("identifier", "parent_identifier").iter_rows())
+    found: list[str] = []
+    walked: dict[str, str] = {}  # to each row the one from which it was first reached
+    for start in parents:
+        at = start
+        while at in parents and at not in walked:
+            walked[at], at = start, parents[at]
+        if walked.get(at) == start:
+            ring = [at]
+            while parents[ring[-1]] != at:
+                ring.append(parents[ring[-1]])
+            found += ring
+    return pl.Series(found, dtype=pl.String)
 
 
 def _physical(rows: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:

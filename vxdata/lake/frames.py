@@ -124,7 +124,9 @@ def as_column(spec: TableSpec, name: str, dtype: pl.DataType, wanted: pl.DataTyp
         InvalidInputError: the types do not fit; nothing is guessed from text.
     """
     if not fits(dtype, wanted):
-        raise InvalidInputError(f"{spec.namespace}.{name}: a column of {wanted} is expected, not {dtype}.")
+        is_cast = isinstance(wanted, pl.Int64) and dtype.is_float()
+        hint = f" Whole numbers are cast by pl.col({name!r}).cast(pl.Int64)." if is_cast else ""
+        raise InvalidInputError(f"{spec.namespace}.{name}: a column of {wanted} is expected, not {dtype}.{hint}")
     column = pl.col(name)
     if isinstance(wanted, pl.Datetime) and isinstance(dtype, (pl.Datetime, pl.Date)):
         return _microseconds(column, dtype).cast(wanted)

@@ -10,7 +10,7 @@ from datetime import datetime
 import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
-from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, name_some
+from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, name_some, sentence
 from vxdata.lake.change import LINEAGE_SCHEMA, Changes, Known, compare, plan_changes
 from vxdata.lake.frames import REASON, Wanted
 from vxdata.lake.intent import Premises, Stamp
@@ -76,9 +76,9 @@ def premises_of(wanted: Wanted, closed: pl.Series | None = None) -> Premises:
 def refuse_rejected(spec: TableSpec, rejected: pl.DataFrame) -> None:
     """Raise if rows were rejected: the message names the first few and the reasons."""
     if rejected.height:
-        some = _first_few(rejected)
         more = f"; and {rejected.height - 5} more" if rejected.height > 5 else ""
-        raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}{more}.")
+        some = sentence(_first_few(rejected) + more)
+        raise InvalidInputError(f"{rejected.height} rows of {spec.namespace} cannot be written. {some}")
 
 
 def _first_few(rejected: pl.DataFrame) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import polars as pl
 
-from vxdata.errors import InvalidInputError
+from vxdata.errors import InvalidInputError, sentence
 from vxdata.lake.batch import Batch, first_commit_id, is_committed
 from vxdata.lake.change import LINEAGE_SCHEMA
 from vxdata.lake.delete import plan_closings, refuse_parents
@@ -237,9 +237,9 @@ def _planner(
 def _refuse_nameless(base: Snapshot, wanted: Wanted) -> None:
     """Refuse to close what a frame lacks if nobody can tell what its invalid rows are about."""
     if wanted.nameless.height:
-        reason = wanted.nameless[REASON][0]
+        reason = sentence(wanted.nameless[REASON][0])
         raise InvalidInputError(
-            f"a row of {base.spec.namespace}: {reason}. Its resource cannot be told, so missing='delete' would close "
+            f"a row of {base.spec.namespace}: {reason} Its resource cannot be told, so missing='delete' would close "
             "it though it is not missing. Mend such rows, or write without missing='delete'."
         )
 

@@ -125,6 +125,10 @@ def _validated(spec: TableSpec, changes: Mapping[str, Any] | Payload | None) -> 
         )
     for name in changes or {}:
         if name not in spec.fields:
+            if name == "parent_identifier":
+                from vxdata.lake.change import MOVED
+
+                raise InvalidInputError(f"{spec.namespace}: {MOVED}.")
             hint = (
                 " Write license=... beside the changes." if name == "license" else did_you_mean(str(name), spec.fields)
             )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from vxdata.catalog.table import TableSpec, table_spec
-from vxdata.errors import InvalidInputError, NotFoundError, did_you_mean
+from vxdata.errors import InvalidInputError, NotFoundError, did_you_mean, sentence
 from vxdata.lake.frames import REASON, as_column
 from vxdata.lake.objects import fetch_objects
 from vxdata.lake.upsert import UpsertReport
@@ -161,10 +161,11 @@ def _refuse_nameless(rows: FileRows) -> None:
     if rows.nameless.is_empty():
         return
     first = rows.nameless.row(0, named=True)
+    reason = sentence(first["reason"])
     count = rows.nameless.select(FILE, ROW).n_unique()
     more = f", and of {count - 1:,} more" if count > 1 else ""
     raise InvalidInputError(
-        f"{rows.files[first[FILE]].name}, row {first[ROW]}: {first['reason']}. The resource of this row{more} cannot "
+        f"{rows.files[first[FILE]].name}, row {first[ROW]}: {reason} The resource of this row{more} cannot "
         "be told, so missing='delete' would close it though it is not missing. Mend such rows, or load without "
         "missing='delete'."
     )
