@@ -97,6 +97,14 @@ def content_of(root: str | Path) -> dict[str, bytes]:
         (lambda c: F[3], ["F[3]", "the name of a field"]),
         (lambda c: c.patients.upsert(OF_ANOTHER_LIBRARY), ["pl.from_pandas(frame)", "DataFrame"]),
         (lambda c: ingest(c, {"patients": OF_ANOTHER_LIBRARY}), ["pl.from_pandas(frame)"]),
+        (lambda c: c.patients.upsert(NOTHING, cascade=True), ["cascade=True", "missing='delete'"]),
+        (lambda c: c.patients.upsert(NOTHING, datasources=["datasource/a"]), ["datasource/a", "missing='delete'"]),
+        (lambda c: ingest(c, {"patients": NOTHING}, cascade=True), ["cascade=True", "missing='delete'"]),
+        (lambda c: ingest_files(c, [], cascade=True), ["cascade=True", "missing='delete'"]),
+        (lambda c: ingest_files(c, [], missing="drop"), ["'drop'", "'keep' or 'delete'"]),
+        (lambda c: Client(c.uri, author=3), ["author=3"]),
+        (lambda c: Client(c.uri, author=""), ["author=''"]),
+        (lambda c: Client(c.uri, author=" "), ["author=' '"]),
         (lambda c: ingest(c, [NOTHING]), ["'patients'", "mapping", "list"]),
         (lambda c: ingest(c, {"patients": [NOTHING]}), ["patients", "Polars DataFrame", "list"]),
         (lambda c: ingest(c, {3: NOTHING}), ["unknown namespace 3"]),
@@ -110,6 +118,35 @@ def test_a_wrong_value_is_named_with_what_is_expected(client: Client, use: Use, 
         use(client)
     assert all(word in str(raised.value) for word in words), str(raised.value)
     assert content_of(client.uri) == before
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda c: c.patients.upsert(NOTHING, missing="delete", datasources=["datasource/aa"]),
+        lambda c: ingest(c, {"patients": NOTHING}, missing="delete", datasources=["datasource/aa"]),
+        lambda c: ingest(c, {"patients": NOTHING}, missing="delete", datasources=["datasource/aa"], dry_run=True),
+        lambda c: c.compact("patients", datasources=["datasource/aa"]),
+        lambda c: c.compact(datasources=["datasource/a", "datasource/aa"]),
+    ],
+)
+def test_a_datasource_that_there_is_not_is_named_with_the_nearest(client: Client, use: Use) -> None:
+    before = content_of(client.uri)
+    with pytest.raises(NotFoundError, match=r"no 'datasource/aa'\. Did you mean 'datasource/a'"):
+        use(client)
+    assert content_of(client.uri) == before
+
+
+def test_a_datasource_without_resources_of_a_type_may_be_named(client: Client) -> None:
+    client.datasources.create(Resource(identifier="datasource/empty"))
+    named: dict[str, Any] = {"missing": "delete", "datasources": ["datasource/empty"]}
+    assert client.patients.upsert(NOTHING, **named).deleted == 0
+    new = pl.DataFrame({"identifier": ["datasource/new"]})
+    report = ingest(client, {"datasources": new, "patients": NOTHING}, missing="delete", datasources=["datasource/new"])
+    assert report["datasources"].created == 1
+    client.datasources.delete("datasource/empty")
+    assert client.patients.upsert(NOTHING, **named).deleted == 0
+    client.compact(datasources=["datasource/empty"])
 
 
 FLAGS: dict[str, Use] = {

@@ -556,7 +556,6 @@ def test_all_that_missing_delete_does_is_one_commit(client: Client) -> None:
     [
         (["datasource/b"], ["0", "1"]),
         (SOURCES, ["0"]),
-        (["datasource/none"], ["0", "1", "2", "3"]),
         ([], ["0", "1", "2", "3"]),
     ],
 )

@@ -102,7 +102,7 @@ def load_release(
             client,
             frames,
             missing="delete" if closes else "keep",
-            datasources=scope,
+            datasources=scope if closes else None,
             valid_from=valid_from,
             batch_id=batch_id,
             reason=reason or release_name(release),

@@ -46,7 +46,8 @@ class Client:
         snapshot: the token of a snapshot; the client is then read-only and sees exactly that state.
 
     Raises:
-        InvalidInputError: the address is none, the token is none or of another lake, or a settings file is wrong.
+        InvalidInputError: address, author or token is none, the token is of another lake, or a settings file
+            is wrong.
         NotFoundError: with `snapshot`: no lake is there; with `profile`: no file has it.
     """
 
@@ -67,6 +68,8 @@ class Client:
         from vxdata.sdk.session import Session
         from vxdata.sdk.settings import find_settings
 
+        if author is not None and (not isinstance(author, str) or not author.strip()):
+            raise InvalidInputError(f"author={author!r}: the name of who writes is expected, as a text.")
         settings = find_settings(profile=profile)
         address = uri if uri is not None else settings["uri"] or default_uri()
         options = storage_options if storage_options is not None else settings.storage_options
@@ -205,6 +208,7 @@ class Client:
 
         Raises:
             InvalidInputError: an unknown namespace, or the client is read-only.
+            NotFoundError: no lake is here, or no such datasource.
             StorageError: a file is damaged or missing; what was folded before stays.
 
         Source: design of record, section 5 (compaction folds).

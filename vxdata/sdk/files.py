@@ -17,6 +17,7 @@ from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
 from vxdata.sdk.ingest import ingest, is_ingested
+from vxdata.sdk.namespace import check_missing
 from vxdata.sdk.session import check_flags
 from vxdata.sources.cells import TextRules, check_date_form
 from vxdata.sources.files import FORMS, FileRows, find_files, form_of, is_hidden, read_files
@@ -125,7 +126,8 @@ def ingest_files(
         NotFoundError: there is no such file.
         InvalidInputError: a file as a whole cannot be read, or what is to be closed has live children.
     """
-    check_flags("ingest_files", cascade=cascade, dry_run=dry_run, decimal_comma=decimal_comma)
+    check_missing("ingest_files", missing, None, cascade)
+    check_flags("ingest_files", dry_run=dry_run, decimal_comma=decimal_comma)
     named = _listed(paths)
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
     rules = ReadingRules(_only(type), text, delimiter, encoding, skips=on_invalid == "skip")
@@ -239,8 +241,9 @@ def _load(
     def run(
         *, dry: bool, skip: bool, missing: Literal["keep", "delete"] = options.missing
     ) -> Mapping[str, UpsertReport]:
+        cascade = options.cascade and missing == "delete"
         return ingest(
-            client, frames, missing=missing, cascade=options.cascade, valid_from=options.valid_from,
+            client, frames, missing=missing, cascade=cascade, valid_from=options.valid_from,
             on_invalid="skip" if skip else "fail", batch_id=options.batch_id, dry_run=dry, reason=options.reason,
             mentioned={spec.namespace: named for spec, named in rows.named.items()},
             progress=lambda name, _: progress(f"loaded {name}"),

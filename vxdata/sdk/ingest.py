@@ -15,7 +15,7 @@ from vxdata.lake.slices import to_slices
 from vxdata.lake.upsert import UpsertReport
 from vxdata.schemas.registry import registry
 from vxdata.sdk.client import Client
-from vxdata.sdk.namespace import check_frame, upsert_options
+from vxdata.sdk.namespace import check_frame, refuse_unknown_datasources, upsert_options
 from vxdata.sdk.session import check_flags
 
 Progress = Callable[[str, UpsertReport], None]
@@ -62,6 +62,7 @@ def ingest(
         One report for each namespace, root first.
 
     Raises:
+        NotFoundError: `datasources` names one that there is not, and the frames make none.
         InvalidInputError: an unknown namespace, rows that cannot be written, or what is to be closed has live children.
     """
     known = {spec.namespace: spec for spec in all_specs()}
@@ -94,6 +95,8 @@ def ingest(
         }
         if not wanted:
             return {}
+        if options.datasources and "datasources" not in frames:
+            refuse_unknown_datasources("ingest", session.lake, options.datasources, wanted)
         if dry_run:
             reports = upserts.plan_upsert(session.lake, wanted, options, stamp, scratch)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec, table_spec
-from vxdata.errors import InvalidInputError, NotFoundError
+from vxdata.errors import InvalidInputError, NotFoundError, did_you_mean
 from vxdata.lake import scd2
 from vxdata.schemas.identifiers import check_identifier, type_of
 from vxdata.schemas.payload import Payload
@@ -23,6 +23,7 @@ from vxdata.sdk.session import Session, check_flags
 if TYPE_CHECKING:
     from vxdata.lake.delete import DeleteReport
     from vxdata.lake.lacking import UpsertOptions
+    from vxdata.lake.lake import Lake
     from vxdata.lake.restore import RestoreReport
     from vxdata.lake.upsert import UpsertReport
     from vxdata.sdk.query import Query
@@ -339,6 +340,7 @@ class Namespace(Resources[ResponseT]):
         Raises:
             InvalidInputError: an unknown column, a column of a wrong type, or (with "fail") an invalid row. Or what is
                 to be closed has live children, or may have some in a table whose type is not registered here.
+            NotFoundError: `datasources` names one that there is not.
         """
         from vxdata.lake.scratch import Scratch
         from vxdata.lake.slices import to_slices
@@ -347,6 +349,8 @@ class Namespace(Resources[ResponseT]):
         stamp = self._session.stamp("upsert", reason, batch_id)
         check_frame("upsert", frame)
         options = upsert_options(missing, datasources, cascade, valid_from, on_invalid)
+        if options.datasources and self._spec.payload.parent_types:
+            refuse_unknown_datasources("upsert", self._session.lake, options.datasources, [self._spec])
         with Scratch() as scratch:
             wanted = {self._spec: to_slices(self._spec, frame, scratch)}
             return upsert(self._session.lake, wanted, options, stamp, scratch)[self._spec]
@@ -395,6 +399,39 @@ def _listed(verb: str, values: Any, expected: str) -> list[Any]:
     return list(values)
 
 
+def check_missing(verb: str, missing: object, datasources: object, cascade: object) -> None:
+    """Refuse what says nothing: how resources are to be closed, beside rows that close none.
+
+    Raises:
+        InvalidInputError: a word that is none of the allowed ones, a flag that is none, or one that needs "delete".
+    """
+    if missing not in ("keep", "delete"):
+        raise InvalidInputError(f"missing={missing!r}: 'keep' or 'delete' is expected.")
+    check_flags(verb, cascade=cascade)
+    if missing == "keep" and (cascade or datasources is not None):
+        given = "cascade=True (--cascade)" if cascade else f"datasources={datasources!r}"
+        raise InvalidInputError(f"{verb}: {given} does nothing without missing='delete'.")
+
+
+def refuse_unknown_datasources(verb: str, lake: "Lake", datasources: Iterable[str], specs: Iterable[TableSpec]) -> None:
+    """Refuse datasources of which there is no trace: a misspelt one would quietly name nothing.
+
+    Only the logs are looked at, and as a rule that of the datasources alone.
+
+    Raises:
+        NotFoundError: there are such; names the nearest.
+    """
+    known: set[str] = set()
+    for spec in dict.fromkeys([table_spec(registry().of_type("datasource")), *specs]):
+        unknown = [name for name in datasources if name not in known]
+        if not unknown:
+            return
+        known |= set(lake.snapshot(spec).files[PARTITION_COLUMN])
+    for name in datasources:
+        if name not in known:
+            raise NotFoundError(f"{verb}: there is no {name!r}.{did_you_mean(name, sorted(known))}")
+
+
 def upsert_options(
     missing: Literal["keep", "delete"],
     datasources: Sequence[str] | None,
@@ -410,11 +447,9 @@ def upsert_options(
     from vxdata.lake.lacking import UpsertOptions
     from vxdata.sdk.query import read_instant
 
-    words = (("missing", missing, ("keep", "delete")), ("on_invalid", on_invalid, ("fail", "skip")))
-    for name, value, allowed in words:
-        if value not in allowed:
-            raise InvalidInputError(f"{name}={value!r}: {' or '.join(map(repr, allowed))} is expected.")
-    check_flags("upsert", cascade=cascade)
+    if on_invalid not in ("fail", "skip"):
+        raise InvalidInputError(f"on_invalid={on_invalid!r}: 'fail' or 'skip' is expected.")
+    check_missing("upsert", missing, datasources, cascade)
     named = None if datasources is None else listed_datasources("upsert", datasources)
     instant = None if valid_from is None else read_instant(valid_from)
     return UpsertOptions(missing, named, cascade, instant, on_invalid)

@@ -13,7 +13,7 @@ from vxdata.lake.compact import compact as fold_all
 from vxdata.lake.foldable import BY_SCHEDULE, FoldPolicy
 from vxdata.lake.snapshot import NO_TABLE
 from vxdata.lake.trim import LEAST_DAYS, check_keep_days, trim_log
-from vxdata.sdk.namespace import listed_datasources
+from vxdata.sdk.namespace import listed_datasources, refuse_unknown_datasources
 from vxdata.sdk.session import Session
 
 __all__ = ["BY_SCHEDULE", "CompactionReport", "FoldPolicy", "Folded", "compact", "specs_named"]
@@ -67,6 +67,7 @@ def compact(
     specs = specs_named(namespaces)
     named = None if datasources is None else listed_datasources("compact", datasources)
     lake.prepare_write(needs_lake=True)
+    refuse_unknown_datasources("compact", lake, named or (), specs)
     lake.begin_write()
     done = fold_all(lake, specs, policy or FoldPolicy(), stamp, datasources=named, progress=progress)
     tables = [lake.table(spec) for spec in specs if lake.snapshot(spec).version != NO_TABLE]
