@@ -150,8 +150,10 @@ def _in_log(newest: Snapshot, names: _Names) -> Iterator[str]:
 
 
 def _still_tells(key: str, whom: str) -> str:
-    helps = whom == _IT and _FORGETS.fullmatch(key)
-    return f"{key}: it still tells of {whom}; {'run it again' if helps else 'take that out, or delete it'}"
+    if whom == _IT and _FORGETS.fullmatch(key):
+        return f"{key}: it still tells of {whom}; run it again"
+    is_needed = _FORGETS.fullmatch(key) or key.startswith(f"{OWN_FOLDER}/")
+    return f"{key}: it still tells of {whom}; take that out{' by hand' if is_needed else ', or delete it'}"
 
 
 def _actions(key: str, data: bytes) -> list[Any] | None:
@@ -202,7 +204,7 @@ def _in_own_folder(store: Store, names: _Names) -> Iterator[str]:
         record = manifest.record()
         frames = (manifest.files(namespace) for namespace in record.tables)
         for whom in names.whom([text for frame in frames for text in json_texts(frame.to_dicts())]):
-            yield _still_tells(manifest.key, whom)
+            yield f"the snapshot kept at {record.kept_at}: it still tells of {whom}; drop it"
         for whom in names.whom([record.name, record.reason or "", record.author]):
             yield (
                 f"the snapshot kept at {record.kept_at}: its name or reason names {whom}; keep it anew in other words "
