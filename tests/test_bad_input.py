@@ -94,7 +94,7 @@ def content_of(root: str | Path) -> dict[str, bytes]:
         (lambda c: c.patients.upsert({"identifier": ["patient/1"]}), ["Polars DataFrame", "dict"]),
         (lambda c: c.patients.upsert(NOTHING.with_columns(birthyear=pl.Series([1950.0])[:0])), ["cast(pl.Int64)"]),
         (lambda c: c.patients.update("patient/1", {"parent_identifier": "datasource/b"}), ["never changes"]),
-        (lambda c: F[3], ["F[3]", "the name of a field"]),
+        (lambda c: F[3], ["3 is no field", "the name of one"]),
         (lambda c: c.patients.upsert(OF_ANOTHER_LIBRARY), ["pl.from_pandas(frame)", "DataFrame"]),
         (lambda c: ingest(c, {"patients": OF_ANOTHER_LIBRARY}), ["pl.from_pandas(frame)"]),
         (lambda c: c.patients.upsert(NOTHING, cascade=True), ["cascade=True", "missing='delete'"]),

@@ -227,7 +227,7 @@ class FieldAccessor:
 
     def __getitem__(self, name: str) -> Field:
         if not isinstance(name, str):
-            raise _NoFieldError(f"F[{name!r}]: the name of a field is expected, such as F['birthyear'].")
+            raise _NoFieldError(f"{name!r} is no field: F takes the name of one, such as F['birthyear'].")
         if name.startswith("_"):
             raise _NoFieldError(f"{name!r} is no field: names with a leading underscore are refused.")
         return Field(name)
