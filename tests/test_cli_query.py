@@ -59,7 +59,8 @@ def test_conditions_order_limit_and_columns_are_the_sdk_s(client: Client) -> Non
 
 
 def test_a_type_may_be_named_by_its_word_too() -> None:
-    assert rows("volume", "--select", "identifier") == rows("volumes", "--select", "identifier")
+    asked = ("--select", "identifier", "--sort", "identifier")
+    assert rows("volume", *asked) == rows("volumes", *asked)
 
 
 def test_the_past_and_all_versions(client: Client) -> None:
