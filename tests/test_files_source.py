@@ -118,27 +118,6 @@ def test_undecodable_bytes_far_into_a_file_are_refused_before_anything_is_writte
     assert client.patients.query().count() == 0
 
 
-@pytest.mark.parametrize("form", ["ndjson", "csv", "parquet"])
-def test_a_null_in_a_list_is_named_by_row_and_field(client: Client, tmp_path: Path, form: str) -> None:
-    family(client, tmp_path)
-    path, parent = tmp_path / f"volumes.{form}", client.imaging_studies.query().collect()["identifier"][0]
-    lists: list[list[str | None]] = [["volume/x"], ["volume/x", None]]
-    columns = {"identifier": ["volume/0", "volume/1"], "parent_identifier": [parent] * 2, "derived_from": lists}
-    frame = pl.DataFrame(columns)
-    match form:
-        case "ndjson":
-            path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dicts()))
-        case "csv":
-            frame.with_columns(derived_from=pl.Series(map(json.dumps, lists))).write_csv(path)
-        case "parquet":
-            frame.write_parquet(path)
-    report = ingest_files(client, path, on_invalid="skip")
-    number = {"ndjson": 2, "csv": 3, "parquet": 2}[form]
-    [(row, field, value)] = faults(report)
-    assert (row, field, report.reports["volumes"].created) == (number, "derived_from", 1)
-    assert "null" in str(value)
-
-
 def test_one_path_needs_no_list(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "datasources.ndjson"
     path.write_text('{"identifier": "datasource/semi"}\n')

@@ -440,21 +440,6 @@ def test_an_instant_outside_the_calendar_is_an_invalid_row(
     assert measured == datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def test_a_null_among_the_items_of_a_list_is_an_invalid_row(client: Client) -> None:
-    client.resources.create(Resource(identifier="imagingstudy/1", parent_identifier="patient/1"))
-    lists = [["volume/x", None], ["volume/x"], [], None, [None]]
-    frame = pl.DataFrame({"identifier": [f"volume/{n}" for n in range(5)], "derived_from": lists})
-    frame = frame.with_columns(parent_identifier=pl.lit("imagingstudy/1"))
-    with pytest.raises(InvalidInputError, match="'volume/0': derived_from holds a null"):
-        client.volumes.upsert(frame)
-    report = client.volumes.upsert(frame, on_invalid="skip")
-    assert sorted(report.rejected["identifier"]) == ["volume/0", "volume/4"]
-    assert counts(report) == (3, 0, 0, 0, 2)
-    for name in ("volume/1", "volume/2", "volume/3"):
-        payload = client.volumes.retrieve(name).payload
-        assert client.volumes.update(name, payload).payload == payload
-
-
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 @pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
 def test_instants_of_every_unit_and_zone_are_kept(client: Client, unit: Any, zone: str | None) -> None:

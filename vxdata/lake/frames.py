@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from vxdata.catalog.table import DERIVED_COLUMNS, MAX_FOLDER, TableSpec, partition_folder
 from vxdata.errors import InvalidInputError, did_you_mean
-from vxdata.schemas.columns import is_list_without_nulls, value_adapter
+from vxdata.schemas.columns import value_adapter
 from vxdata.schemas.fits import fits, instance
 from vxdata.schemas.identifiers import MAX_LENGTH, identifier_fault, type_of
 from vxdata.schemas.instant import END, FIRST, MICROSECONDS_PER_SECOND
@@ -173,14 +173,11 @@ def vet(spec: TableSpec, rows: pl.DataFrame, typed: Typed) -> Wanted:
     distinct = rows.unique(maintain_order=True) if repeats else rows
     contradicts = pl.col("identifier").is_duplicated() if repeats else pl.lit(False)
     instants = [name for name in typed.given if isinstance(distinct.schema[name], _TIMES)]
-    fields = [name for name in typed.given if name in spec.fields]
-    lists = [name for name in fields if is_list_without_nulls(spec.payload.model_fields[name])]
     reasons = pl.coalesce(
         pl.when(pl.col("identifier").is_null()).then(pl.lit("identifier is null")),
         _bad("identifier", distinct["identifier"], (spec.type_name,)),
         _bad("parent_identifier", distinct["parent_identifier"].unique(), spec.payload.parent_types),
-        *(_unlike_the_model(spec, name, distinct[name]) for name in fields),
-        *(_null_items(name) for name in lists),
+        *(_unlike_the_model(spec, name, distinct[name]) for name in typed.given if name in spec.fields),
         *(_beyond_the_calendar(name, distinct.schema[name]) for name in instants),
         pl.when(contradicts).then(pl.lit(_CONTRADICTS)),
     )
@@ -206,13 +203,6 @@ def _reasons(column: str, faults: dict[Any, str]) -> pl.Expr:
     if not faults:
         return pl.lit(None, pl.String)
     return pl.col(column).replace_strict(list(faults), list(faults.values()), default=None, return_dtype=pl.String)
-
-
-def _null_items(name: str) -> pl.Expr:
-    """Return the reason why lists are none of a field whose items may not be null; null if they are."""
-    items = pl.col(name).list
-    holds_null = items.len() > items.drop_nulls().list.len()
-    return pl.when(holds_null).then(pl.lit(f"{name} holds a null, which none of its items may be"))
 
 
 def _bounds(dtype: pl.DataType) -> tuple[int, int, str]:

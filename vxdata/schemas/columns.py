@@ -102,18 +102,6 @@ def allows_null(field: FieldInfo) -> bool:
     return (is_union and type(None) in arguments) or field.annotation in (Any, type(None))
 
 
-def is_list_without_nulls(field: FieldInfo) -> bool:
-    """Whether a field is a list whose items may not be None."""
-    lists = [leaf for leaf in _leaves(field.annotation) if get_origin(leaf) is list]
-    return any(type(None) not in _leaves(*get_args(leaf)) for leaf in lists)
-
-
-def _leaves(annotation: Any) -> tuple[Any, ...]:
-    if get_origin(annotation) is Annotated:
-        return _leaves(get_args(annotation)[0])
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
 _OPEN = (str, int, float, bool, bytes, date, datetime, type(None))
 
 
