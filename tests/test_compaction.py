@@ -415,8 +415,8 @@ def test_what_cannot_be_compacted_is_refused(client: Client, tmp_path: Path) -> 
 
 def test_a_damaged_partition_does_not_keep_the_others_from_being_folded(client: Client) -> None:
     client.patients.upsert(patients(range(16, 20), E, birthyear=1950))
-    file, *_ = Path(client.uri, "patients").glob("*=datasource%2Fd/*.parquet")
-    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    for file in Path(client.uri, "patients").glob("*=datasource%2Fd/*.parquet"):
+        file.write_bytes(file.read_bytes()[:-1] + b"!")
     folded: list[str] = []
     with pytest.raises(StorageError, match="damaged"):
         client.compact("patients", policy=SMALL, progress=lambda done: folded.append(done.datasource_id))

@@ -112,7 +112,8 @@ def upserts(draw: st.DrawFn, model: Model, type_name: str, newer: tuple[str, ...
         rows.append({"identifier": identifier, "parent_identifier": parent, **values})
     missing = draw(st.sampled_from(["keep", "keep", "delete"]))
     on_invalid = draw(st.sampled_from(["fail", "skip"]))
-    return Upsert(type_name, rows, given, missing, draw(st.booleans()), None, on_invalid)
+    cascade = missing == "delete" and draw(st.booleans())
+    return Upsert(type_name, rows, given, missing, cascade, None, on_invalid)
 
 
 def to_frame(wish: Upsert) -> pl.DataFrame:
