@@ -120,7 +120,7 @@ class TendedMachine(LakeMachine):
     @rule(client=CLIENTS, data=st.data(), batch=BATCHES, type_name=type_names)
     def batch(self, client: int, data: st.DataObject, batch: str, type_name: str) -> None:
         """Upsert under an id; under one that is taken nothing is done, whatever the frame says."""
-        wish = replace(data.draw(upserts(self.model, type_name)), missing="keep")
+        wish = replace(data.draw(upserts(self.model, type_name)), missing="keep", cascade=False)
         namespace, is_done = self.namespace(client, type_name), (batch, type_name) in self.batches
 
         def in_model(model: Model, now: datetime) -> Done:
