@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tests.conftest import BUCKETS_IN_LONG_RUNS
 from tests.support.cli import run_here
 from tests.support.registered import registered
 from tests.support.stepping import open_client
@@ -77,6 +78,7 @@ def test_a_table_is_a_folder_with_a_log_that_no_registered_type_has(lake_uri: st
 # -- what has to see every table
 
 
+@BUCKETS_IN_LONG_RUNS
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_an_erasure_is_refused_where_it_cannot_look_through_every_table(lake_uri: str, dry_run: bool) -> None:
     client = fill(open_client(lake_uri, HASTE))
@@ -107,6 +109,7 @@ def test_an_erasure_stops_where_such_a_table_comes_while_it_waits(client: Client
         assert client.erase("patient/P1", reason="consent withdrawn", dry_run=False).left == ()
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_keep_is_refused_that_would_leave_a_table_out(lake_uri: str) -> None:
     client = fill(Client(lake_uri))
     with pytest.raises(InvalidInputError, match=r"'punches'.* import or install"):
@@ -180,6 +183,7 @@ def test_what_needs_no_other_table_goes_on(client: Client) -> None:
 # -- snapshots
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_snapshot_says_that_it_lacks_a_table_and_does_not_answer_for_it(lake_uri: str) -> None:
     token = fill(Client(lake_uri)).snapshot().token
     opened = Client(lake_uri, snapshot=token)
@@ -191,6 +195,7 @@ def test_a_snapshot_says_that_it_lacks_a_table_and_does_not_answer_for_it(lake_u
         opened.patients.tree("patient/P1")
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_a_table_that_did_not_exist_yet_is_empty_in_a_snapshot(lake_uri: str) -> None:
     client = Client(lake_uri)
     client.datasources.create(resource("datasource/d"))
@@ -208,6 +213,7 @@ def fill_rest(client: Client) -> None:
 # -- looking
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_verify_does_not_call_a_lake_whole_that_it_saw_in_part(lake_uri: str) -> None:
     client = fill(Client(lake_uri))
     report = client.verify()
@@ -219,6 +225,7 @@ def test_verify_does_not_call_a_lake_whole_that_it_saw_in_part(lake_uri: str) ->
         assert client.verify().findings.is_empty()
 
 
+@BUCKETS_IN_LONG_RUNS
 def test_info_lists_the_tables_that_it_cannot_tell_of(lake_uri: str) -> None:
     client = fill(Client(lake_uri))
     assert client.info().unregistered == ("punches",)
