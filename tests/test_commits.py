@@ -184,14 +184,16 @@ def test_restore_and_revert_by_command(client: Client) -> None:
     assert client.patients.query().collect()["identifier"].to_list() == ["patient/1"]
 
 
-def test_restore_shows_what_would_come_back_and_asks(client: Client) -> None:
+@pytest.mark.parametrize(("verb", "told"), [("restore", "restored"), ("revert", "created")])
+def test_restore_and_revert_show_what_they_would_do_and_ask(client: Client, verb: str, told: str) -> None:
+    target = "patient/2" if verb == "restore" else client.commits.list()["commit_id"][0]
     for answer, code, count in (("n\n", 1, 1), ("y\n", 0, 2)):
-        process, terminal = start_on_terminal("restore", "patient/2", "--uri", client.uri)
+        process, terminal = start_on_terminal(verb, target, "--uri", client.uri)
         asked = plain(read_terminal(terminal, until="[y/N]"))
         os.write(terminal, answer.encode())
         read_terminal(terminal)
         os.close(terminal)
-        assert "restored" in asked
+        assert told in asked
         assert process.wait() == code
         assert client.patients.query().count() == count
 
@@ -201,19 +203,6 @@ def test_a_restore_that_nobody_can_confirm_is_refused(client: Client) -> None:
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert client.patients.query().count() == 1
-
-
-def test_revert_shows_what_it_would_do_and_asks(client: Client) -> None:
-    commit_id = client.commits.list()["commit_id"][0]
-    for answer, code, count in (("n\n", 1, 1), ("y\n", 0, 2)):
-        process, terminal = start_on_terminal("revert", commit_id, "--uri", client.uri)
-        asked = plain(read_terminal(terminal, until="[y/N]"))
-        os.write(terminal, answer.encode())
-        read_terminal(terminal)
-        os.close(terminal)
-        assert "created" in asked
-        assert process.wait() == code
-        assert client.patients.query().count() == count
 
 
 @pytest.mark.parametrize(
