@@ -115,3 +115,14 @@ def test_a_delete_looks_once_for_tables_of_unknown_types(proxy: Proxy, client: C
 
     assert looks(lambda: client.volumes.delete(names[11])) == 1
     assert looks(lambda: client.volumes.update(names[12], {"volume_type": "T2"})) == 0
+
+
+def test_an_erasure_reads_a_small_file_once_for_each_look_not_for_each_column(
+    proxy: Proxy, client: Client, names: list[str]
+) -> None:
+    """Looks: for its rows, for others of its names, for what points there, for its texts, and twice who shares them."""
+    cost(proxy, lambda: client.erase(names[13], reason="withdrawn"))
+    reads = Counter(record.path for record in proxy.requests() if "/datasource_id=" in record.path)
+    *small, large = sorted(reads.values())
+    assert set(small) == {6}
+    assert large < 60

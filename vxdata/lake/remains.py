@@ -97,14 +97,12 @@ def _in_files(now: Traces) -> Iterator[str]:
 def _in_texts(snapshot: Snapshot, names: _Names) -> Iterator[str]:
     """Texts that name an erased resource: nobody but a person can say what to do with them."""
     columns = {n: t for n, t in snapshot.all_columns.items() if n not in STANDARD_COLUMNS or n == "license"}
-    for name, dtype in columns.items():
-        with translated(snapshot.store.uri, f"read {snapshot.spec.namespace} of"):
-            every = rows_naming(snapshot.rows, name, dtype, names.every)
-            if every.is_empty():
-                continue
-            current = rows_naming(snapshot.current(), name, dtype, names.every)
-        for whom in names.whom(every["text"].to_list()):
-            count, of_now = (_count(rows, names.by_whom[whom]) for rows in (every, current))
+    with translated(snapshot.store.uri, f"read {snapshot.spec.namespace} of"):
+        every = rows_naming(snapshot.rows, columns, names.every)
+        current = rows_naming(snapshot.current(), {name: columns[name] for name in every}, names.every)
+    for name, rows in every.items():
+        for whom in names.whom(rows["text"].to_list()):
+            count, of_now = (_count(found, names.by_whom[whom]) for found in (rows, current.get(name)))
             edit = f", {of_now} of them current: edit these" if of_now else ""
             yield (
                 f"{snapshot.spec.namespace}.{name}: {count} rows of other resources name {whom}{edit}. Past versions "
@@ -112,8 +110,8 @@ def _in_texts(snapshot: Snapshot, names: _Names) -> Iterator[str]:
             )
 
 
-def _count(rows: pl.DataFrame, mentions: Mentions) -> int:
-    return len({row for row, text in rows.iter_rows() if mentions.are_in(text)})
+def _count(rows: pl.DataFrame | None, mentions: Mentions) -> int:
+    return 0 if rows is None else len({row for row, text in rows.iter_rows() if mentions.are_in(text)})
 
 
 # -- the log

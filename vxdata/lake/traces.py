@@ -13,8 +13,9 @@ import polars as pl
 
 from vxdata.catalog.table import LINEAGE_COLUMNS, PARTITION_COLUMN, TableSpec, all_specs, descendant_specs
 from vxdata.errors import StorageError
-from vxdata.lake.faults import refuse_unanswered
+from vxdata.lake.faults import refuse_unanswered, translated
 from vxdata.lake.lake import View
+from vxdata.lake.passes import distinct_texts
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.statistics import TEXT_BOUND
 from vxdata.lake.store import StoredObject
@@ -118,13 +119,13 @@ def find_traces(view: View, root: TableSpec, identifier: str) -> Traces:
         staying = (found.staying(rows) for found, rows in zip(files, others, strict=True))
         names = frozenset({identifier}).union(*(rows["identifier"] for rows in own)).difference(*staying)
         found = zip(files, own, others, strict=True)
-        return Traces(identifier, tuple(_in_table(*one, names, identifier) for one in found))
+        return Traces(identifier, tuple(_in_table(*one, names, identifier, with_texts=True) for one in found))
 
     return _looked(existing, look)
 
 
 def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) -> TableTraces:
-    """Look through all data files of one table.
+    """Look through all data files of one table, but not for `blobs` and `values`.
 
     Args:
         snapshot: its newest state.
@@ -136,7 +137,8 @@ def find_in_table(snapshot: Snapshot, identifier: str, names: frozenset[str]) ->
         (files,) = tables
         own = files.of_resource(identifier, True)
         others = files.others(own, identifier)
-        return _in_table(files, own, others, names.union(own["identifier"]) - files.staying(others), identifier)
+        names_here = names.union(own["identifier"]) - files.staying(others)
+        return _in_table(files, own, others, names_here, identifier, with_texts=False)
 
     return _looked([_Files.of(snapshot)], look)
 
@@ -264,7 +266,13 @@ def points_to(columns: Iterable[str], identifiers: frozenset[str]) -> pl.Expr:
 
 
 def _in_table(
-    files: _Files, own: pl.DataFrame, others: pl.DataFrame, names: frozenset[str], identifier: str
+    files: _Files,
+    own: pl.DataFrame,
+    others: pl.DataFrame,
+    names: frozenset[str],
+    identifier: str,
+    *,
+    with_texts: bool,
 ) -> TableTraces:
     lists, live, staying = list_columns(files.snapshot), files.live, files.staying(others)
     pointing = pl.DataFrame(schema={"identifier": pl.String(), ":file": pl.String()})
@@ -274,6 +282,7 @@ def _in_table(
     abandoned = others.filter(~pl.col("identifier").is_in(list(staying)))  # in files that are not live
     holding = {*own[":file"], *pointing[":file"], *abandoned[":file"]}
     current, near = (rows.filter(pl.col(":file").is_in(list(live))) for rows in (own, pointing))
+    texts = {} if own.is_empty() or not with_texts else _texts_of(files, identifier)
     return TableTraces(
         files.snapshot.spec,
         tuple(sorted(holding & live)),
@@ -283,42 +292,42 @@ def _in_table(
         frozenset(own["identifier"]),
         staying,
         tuple(near["identifier"].unique().sort()),
-        () if own.is_empty() else _blobs(files, identifier),
+        _blobs(files.snapshot, identifier, texts),
         files.unreadable,
-        {} if own.is_empty() else _own_values(files, identifier),
+        _own_values(files, identifier, texts),
     )
 
 
-def _blobs(files: _Files, identifier: str) -> tuple[str, ...]:
+def _text_columns(snapshot: Snapshot) -> list[str]:
+    return [name for name, dtype in snapshot.all_columns.items() if dtype == pl.String()]
+
+
+def _texts_of(files: _Files, identifier: str) -> dict[str, pl.Series]:
+    """Return the texts that the rows of a resource and of its descendants have, by column, each once."""
+    texts = _distinct(files.snapshot, files.own(identifier), dict.fromkeys(_text_columns(files.snapshot)))
+    return {name: values for name, values in texts.items() if len(values)}
+
+
+def _blobs(snapshot: Snapshot, identifier: str, texts: Mapping[str, pl.Series]) -> tuple[str, ...]:
     """Return the addresses that such rows have, and no row of the live files that stays."""
-    columns = [name for name in _texts(files) if _BLOB_COLUMNS.search(name)]
-    found = {value for name in columns for value in _texts_in(files, name, identifier)}
-    staying = files.snapshot.rows.filter(~is_of(identifier))
-    needed = (staying.select(pl.col(name).alias("blob")).filter(pl.col("blob").is_in(list(found))) for name in columns)
-    used = files.snapshot.collect(pl.concat(needed).unique())["blob"] if found else ()
-    return tuple(sorted(found.difference(used)))
+    columns = [name for name in _text_columns(snapshot) if _BLOB_COLUMNS.search(name)]
+    found = pl.Series([text for name in columns for text in texts.get(name, ())], dtype=pl.String)
+    if found.is_empty():
+        return ()
+    used = _distinct(snapshot, snapshot.rows.filter(~is_of(identifier)), dict.fromkeys(columns, found))
+    return tuple(sorted(set(found).difference(*used.values())))
 
 
-def _own_values(files: _Files, identifier: str) -> dict[str, pl.Series]:
-    """Return the texts that only such rows have, by column: statistics in the log may hold them.
-
-    One column at a time: the rows of a whole datasource would not fit into memory.
-    """
-    others = files.rows().filter(~is_of(identifier))
-    found = {}
-    for name in (name for name in _texts(files) if name in files.snapshot.spec.fields):
-        values = _texts_in(files, name, identifier)
-        if len(values):
-            shared = others.select(name).join(values.to_frame().lazy(), on=name, how="semi").unique()
-            own = values.filter(~values.is_in(files.snapshot.collect(shared)[name].implode()))
-            found[name] = own.str.slice(0, TEXT_BOUND).unique()
-    return found
+def _own_values(files: _Files, identifier: str, texts: Mapping[str, pl.Series]) -> dict[str, pl.Series]:
+    """Return the texts that only such rows have, by column: statistics in the log may hold them."""
+    own = {name: values for name, values in texts.items() if name in files.snapshot.spec.fields}
+    shared = _distinct(files.snapshot, files.rows().filter(~is_of(identifier)), own)
+    return {
+        name: values.filter(~values.is_in(shared[name].implode())).str.slice(0, TEXT_BOUND).unique()
+        for name, values in own.items()
+    }
 
 
-def _texts(files: _Files) -> list[str]:
-    return [name for name, dtype in files.snapshot.all_columns.items() if dtype == pl.String()]
-
-
-def _texts_in(files: _Files, name: str, identifier: str) -> pl.Series:
-    """Return the texts in a column of the rows of a resource and of its descendants, each once."""
-    return files.snapshot.collect(files.own(identifier).select(name).drop_nulls().unique()).to_series()
+def _distinct(snapshot: Snapshot, rows: pl.LazyFrame, among: Mapping[str, pl.Series | None]) -> dict[str, pl.Series]:
+    with translated(snapshot.store.uri, f"read {snapshot.spec.namespace} of"):
+        return distinct_texts(rows, among)
