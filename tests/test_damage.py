@@ -13,12 +13,12 @@ from tests.support.broken import RULES
 from tests.support.damage import (
     KINDS,
     Answers,
+    Asker,
     Place,
     answers,
     compacted,
     erased,
     places,
-    plain_answer,
     tally,
     tell,
     verified,
@@ -39,6 +39,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clean(told: Path) -> Answers:
     return answers(told)
+
+
+@pytest.fixture(scope="module")
+def asker(clean: Answers) -> Iterator[Asker]:
+    asker = Asker(clean)
+    yield asker
+    asker.close()
 
 
 @pytest.fixture
@@ -91,26 +98,26 @@ def test_an_erasure_stops_at_a_flipped_bit_or_leaves_nothing(
 @pytest.mark.parametrize("count", [FEW, LONG])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_plain_query_cannot_notice_is_counted(
-    copied: Copy, clean: Answers, kind: str, count: int, tell_figures: TellFigures
+    copied: Copy, asker: Asker, kind: str, count: int, tell_figures: TellFigures
 ) -> None:
     lake, found = copied(), []
     for place in places(lake, kind, count, 3):
         place.flip(lake)
-        found.append(plain_answer(lake, clean))
+        found.append(asker.ask(lake))
         place.flip(lake)
     tell_figures(f"{tally(found)}")
-    assert plain_answer(lake, clean) == "right"
+    assert asker.ask(lake) == "right"
 
 
 def test_without_checksums_a_flipped_bit_would_pass_verify_and_be_folded_in(
-    copied: Copy, clean: Answers, monkeypatch: pytest.MonkeyPatch
+    copied: Copy, clean: Answers, asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_folded_in(place: Place) -> bool:
         with monkeypatch.context() as patched:
             RULES["checksum"](patched)
             return tried(compacted, copied, place, clean).startswith("wrong")
 
-    silent = (place for place in places(copied(), "data", 2_000, 4) if is_silent(copied(), place, clean))
+    silent = (place for place in places(copied(), "data", 2_000, 4) if is_silent(copied(), place, asker))
     misleading = next(place for place in silent if is_folded_in(place))
     lake = copied()
     misleading.flip(lake)
@@ -125,7 +132,7 @@ def tried(act: Callable[[Path, Place, Answers], str], copied: Copy, place: Place
     return f"wrong: {place}" if verdict == "wrong" else verdict
 
 
-def is_silent(lake: Path, place: Place, clean: Answers) -> bool:
+def is_silent(lake: Path, place: Place, asker: Asker) -> bool:
     """Whether plain queries answer wrongly with the bit flipped."""
     place.flip(lake)
-    return plain_answer(lake, clean) == "wrong"
+    return asker.ask(lake) == "wrong"

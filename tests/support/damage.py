@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import polars as pl
@@ -112,6 +115,29 @@ def plain_answer(lake: Path, clean: Answers) -> str:
         return "right" if is_same(answers(lake), clean) else "wrong"
     except VxDataError:
         return "refused"
+
+
+class Asker:
+    """A process of its own that asks plain queries: a damaged page may end it, where Polars cannot allocate for it."""
+
+    def __init__(self, clean: Answers) -> None:
+        self._clean = clean
+        self._process = self._started()
+
+    def _started(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, get_context("spawn"))
+
+    def ask(self, lake: Path) -> str:
+        """Ask plain queries of a damaged lake: "right", "refused", "wrong" or "aborted"."""
+        try:
+            return self._process.submit(plain_answer, lake, self._clean).result()
+        except BrokenProcessPool:
+            self._process = self._started()
+            return "aborted"
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.shutdown()
 
 
 def verified(lake: Path, clean: Answers) -> str:
