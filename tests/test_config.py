@@ -83,6 +83,12 @@ def test_a_profile_that_is_named_as_argument_wins_over_the_environment(
     assert (Client().uri, Client().author) == ("s3://lab/lake", "plain")
 
 
+def test_the_script_of_a_query_has_the_profile_of_its_client(project: Path) -> None:
+    write_user('[profiles.lab]\nauthor = "lab"')
+    query = Client(project / "lake", profile="lab").volumes.query()
+    assert f"client = Client({str(project / 'lake')!r}, profile='lab')" in query.to_python()
+
+
 def test_a_file_may_choose_its_profile_and_the_user_s_file_may_hold_it(project: Path) -> None:
     write_user('[profiles.lab]\nuri = "s3://lab/lake"')
     write(project, 'profile = "lab"\nauthor = "project"')

@@ -83,6 +83,9 @@ def _bound(predicate: Predicate, spec: TableSpec) -> Node:
         case OverlapsSelect(column, select):
             _refuse_mismatch(column, _element_type(spec, column), select)
             return node
+        case Quantified(column, "after" | "before" as operator, _, _):
+            _refuse_timeless(column, operator, column_type(spec, column))
+            return _bound(replace(node, operator=">" if operator == "after" else "<"), spec)
         case Quantified(column, operator, _, select):
             _refuse_unordered(column, operator, column_type(spec, column))
             _refuse_mismatch(column, column_type(spec, column), select)

@@ -37,9 +37,9 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
     """
     if isinstance(value, Enum):
         value = value.value
-    if type(value).__module__ == "numpy":  # a scalar, as quantiles and means are
-        value = value.item()
-    if is_no_time(value):
+    if type(value).__module__ == "numpy":
+        value = _of_numpy(value)
+    if value is None or is_no_time(value):  # numpy's NaT has become None
         raise InvalidInputError(f"F.{column}: NaT equals nothing; NaT is stored as null, so write .is_null().")
     match dtype:
         case pl.String() if isinstance(value, str):
@@ -60,6 +60,15 @@ def to_literal(column: str, dtype: pl.DataType, value: Any) -> Any:
         f"F.{column} is {_WORDS.get(type(dtype), str(dtype))}: {value!r} ({type(value).__name__}) does not compare "
         "with it."
     )
+
+
+def _of_numpy(value: Any) -> Any:
+    """Return a scalar, as quantiles and means are, as Python has it; an array stays one, and so does a duration."""
+    import numpy as np
+
+    if isinstance(value, np.datetime64):
+        return value.astype("datetime64[us]").item()
+    return value.item() if isinstance(value, np.generic) and not isinstance(value, np.timedelta64) else value
 
 
 class Literals(tuple[Any, ...]):
@@ -168,7 +177,7 @@ def _text(column: str, value: str) -> str:
 
 def _decimal(column: str, dtype: pl.Decimal, value: Any) -> Decimal | float:
     """Return the exact number, or a float where it is out of the reach of all decimal columns."""
-    found = Decimal(str(value))
+    found = Decimal(str(value) if isinstance(value, float) else value)
     if found.is_nan():
         raise InvalidInputError(f"F.{column}: NaN equals nothing; write .is_null().")
     if found.is_infinite():

@@ -6,6 +6,7 @@ F.volume_type == "T2"
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, NoReturn
 
 import polars as pl
@@ -115,7 +116,8 @@ class Field:
         """Not equal; `!= None` means is not null."""
         return self.is_not_null() if other is None else self._compare("!=", other)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> NoReturn:
+        raise InvalidInputError(f"F.{self._name} in {{...}}: write F.{self._name}.is_in([...]).")
 
     def __lt__(self, other: Any) -> Predicate:
         return self._compare("<", other)
@@ -140,6 +142,14 @@ class Field:
 
     __bool__ = __invert__ = _refuse_truth
     __and__ = __rand__ = __or__ = __ror__ = _refuse_operand
+
+    def _refuse_arithmetic(self, *_: object) -> NoReturn:
+        raise InvalidInputError(
+            f"F.{self._name} takes no arithmetic; move it to the other side, or .collect() and filter in Polars."
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse_arithmetic
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse_arithmetic
 
     def __contains__(self, value: object) -> NoReturn:
         raise InvalidInputError(f"{value!r} in F.{self._name}: write F.{self._name}.contains({value!r}).")
@@ -182,6 +192,7 @@ class Field:
         return self._compare("before", instant)
 
     def _text(self, operator: TextOperator, text: Any) -> Predicate:
+        text = text.value if isinstance(text, Enum) else text
         if not isinstance(text, str):
             raise InvalidInputError(
                 f"F.{self._name}.{operator}({text!r}): a text is expected, not {type(text).__name__}."
@@ -190,7 +201,7 @@ class Field:
 
     def contains(self, text: Any) -> Predicate:
         """Whether the text holds this literal text, case-sensitively; on a list column: whether it is an element."""
-        if isinstance(text, str):
+        if isinstance(text, str) or (isinstance(text, Enum) and isinstance(text.value, str)):
             return self._text("contains", text)
         return Overlaps(self._name, (text,))
 
@@ -212,7 +223,8 @@ class Field:
 def _values(where: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, pl.Series):
         values = values.to_list()
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable) or isinstance(values, dict):
+    is_flat = getattr(values, "ndim", 1) == 1  # a data frame iterates over the names of its columns
+    if isinstance(values, (str, bytes, dict, pl.DataFrame)) or not isinstance(values, Iterable) or not is_flat:
         raise InvalidInputError(f"{where}({values!r}): a list, tuple, set or Series is expected, as in [{values!r}].")
     return tuple(values)
 

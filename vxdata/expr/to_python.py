@@ -76,13 +76,14 @@ def select_to_python(select: Select, client: str = "client", most: int | None = 
 _NAMES = {"F": r"\bF[.\[]", "has_ancestor": r"\bhas_ancestor\(", "ANY": r" ANY\(", "ALL": r" ALL\("}
 
 
-def to_script(select: Select, uri: str, snapshot: str | None = None) -> str:
+def to_script(select: Select, uri: str, snapshot: str | None = None, profile: str | None = None) -> str:
     """Return a query as a Python script that runs: it leaves the answer in `frame`, and prints it.
 
     Args:
         select: the query.
         uri: the lake's address.
         snapshot: the token of the snapshot that is asked; None for the newest state.
+        profile: the profile of the settings that the client has; None if none was named.
     """
     head, *steps = _steps(select, "client")
     lines = [f"frame = (\n    {head}", *steps, "collect()\n)\nprint(frame)"]
@@ -90,7 +91,8 @@ def to_script(select: Select, uri: str, snapshot: str | None = None) -> str:
     names = [name for name, mark in _NAMES.items() if re.search(mark, body)]
     decimal = "from decimal import Decimal\n\n" if re.search(r"\bDecimal\(", body) else ""
     imports = f"{decimal}from vxdata.sdk import {', '.join(['Client', *names])}"
-    arguments = repr(uri) if snapshot is None else f"{uri!r}, snapshot={snapshot!r}"
+    named = {"profile": profile, "snapshot": snapshot}
+    arguments = ", ".join([repr(uri), *(f"{word}={value!r}" for word, value in named.items() if value is not None)])
     return f"{imports}\n\nclient = Client({arguments})\n{body}"
 
 

@@ -10,6 +10,9 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, assert_never, cast
 
+import polars as pl
+
+from vxdata.catalog.table import TableSpec
 from vxdata.expr.select import Select
 from vxdata.expr.tree import (
     And,
@@ -43,7 +46,7 @@ def to_sql(select: Select, instant: datetime | None = None) -> str:
     columns = select.columns or tuple(select.spec.visible)
     lines = [f"SELECT {', '.join(map(quote_name, columns))}", f"FROM {_source(select, at)}"]
     if select.filters:
-        lines.append("WHERE " + "\n  AND ".join(_sql(node, at) for node in select.filters))
+        lines.append("WHERE " + "\n  AND ".join(_sql(node, select.spec, at) for node in select.filters))
     if select.sort:
         terms = (f"{quote_name(name)} {'DESC' if flag else 'ASC'} NULLS LAST" for name, flag in select.sort)
         lines.append(f"ORDER BY {', '.join(terms)}")
@@ -74,8 +77,10 @@ def quote_literal(value: Any) -> str:
             return "'" + "".join(f"\\x{byte:02X}" for byte in value) + "'::BLOB"
         case float():
             return f"{value!r}::DOUBLE" if math.isfinite(value) else f"'{value}'::DOUBLE"
-        case int() | Decimal():
+        case int():
             return str(value)
+        case Decimal():
+            return f"{value:f}"  # DuckDB takes an exponent for a DOUBLE
     raise TypeError(f"{type(value).__name__} is no type of a bound literal")
 
 
@@ -89,19 +94,19 @@ def _source(select: Select, at: datetime | None) -> str:
     return f"({seen})" if select.all_versions else f"({seen} AND (valid_to IS NULL OR valid_to > {instant}))"
 
 
-def _sql(node: Any, at: datetime | None) -> str:
+def _sql(node: Any, spec: TableSpec, at: datetime | None) -> str:
     """Return a bound predicate, in parentheses."""
-    return f"({_bare(cast('Node', node), at)})"
+    return f"({_bare(cast('Node', node), spec, at)})"
 
 
-def _bare(node: Node, at: datetime | None) -> str:
+def _bare(node: Node, spec: TableSpec, at: datetime | None) -> str:
     match node:
         case And(parts):
-            return " AND ".join(_sql(part, at) for part in parts)
+            return " AND ".join(_sql(part, spec, at) for part in parts)
         case Or(parts):
-            return " OR ".join(_sql(part, at) for part in parts)
+            return " OR ".join(_sql(part, spec, at) for part in parts)
         case Not(part):
-            return f"NOT {_sql(part, at)}"
+            return f"NOT {_sql(part, spec, at)}"
         case Compare(column, operator, value):
             return f"{quote_name(column)} {_COMPARISONS.get(operator, operator)} {quote_literal(value)}"
         case EqMissing(column, value):
@@ -117,13 +122,15 @@ def _bare(node: Node, at: datetime | None) -> str:
         case HasAncestor(identifier, _):
             return f"list_contains(ancestors, {quote_literal(identifier)})"
         case InSelect(column, select):
-            return f"{quote_name(column)} IN ({_values(select, at)})"
+            key, found = _compared(column, select, spec, at)
+            return f"{key} IN ({found})"
         case OverlapsSelect(column, select):
-            found = _values(select, at)
-            overlap = f"list_has_any({quote_name(column)}, (SELECT list(v) FROM ({found})))"  # noqa: S608
+            key, found = _compared(column, select, spec, at)
+            overlap = f"list_has_any({key}, (SELECT list(v) FROM ({found})))"  # noqa: S608
             return f"CASE WHEN EXISTS ({found}) THEN {overlap} ELSE FALSE END"
         case Quantified(column, operator, quantifier, select):
-            return f"{quote_name(column)} {operator} {quantifier} ({_values(select, at)})"
+            key, found = _compared(column, select, spec, at)
+            return f"{key} {operator} {quantifier} ({found})"
         case _:
             assert_never(node)
 
@@ -132,7 +139,13 @@ def _list(values: tuple[Any, ...]) -> str:
     return ", ".join(map(quote_literal, values))
 
 
-def _values(select: Select, at: datetime | None) -> str:
-    """Return the values of a subquery as the column `v`, without nulls."""
+def _compared(column: str, select: Select, spec: TableSpec, at: datetime | None) -> tuple[str, str]:
+    """Return a column, and the values of a subquery as `v`, without nulls: numbers of two kinds both as floats."""
     (name,) = select.columns or ("",)
-    return f"SELECT {quote_name(name)} AS v FROM ({to_sql(select, at)}) WHERE {quote_name(name)} IS NOT NULL"  # noqa: S608
+    mine, theirs, is_list = spec.visible[column], select.spec.visible[name], False
+    if isinstance(mine, pl.List):
+        mine, is_list = mine.inner, True  # type: ignore[assignment]
+    key, value = quote_name(column), quote_name(name)
+    if mine != theirs:
+        key, value = f"CAST({key} AS DOUBLE{'[]' if is_list else ''})", f"CAST({value} AS DOUBLE)"
+    return key, f"SELECT {value} AS v FROM ({to_sql(select, at)}) WHERE {quote_name(name)} IS NOT NULL"  # noqa: S608

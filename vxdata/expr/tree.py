@@ -34,6 +34,11 @@ class Predicate:
     def __or__(self, other: "Predicate") -> "Predicate":
         return Or((*_parts(self, Or), require_predicate(other)))
 
+    def __rand__(self, other: Any) -> NoReturn:
+        raise _no_predicate(other)
+
+    __ror__ = __rand__
+
     def __invert__(self) -> "Predicate":
         return Not(self)
 
@@ -65,14 +70,18 @@ def require_predicate(value: Any) -> Predicate:
     """
     if isinstance(value, Predicate):
         return value
+    raise _no_predicate(value)
+
+
+def _no_predicate(value: Any) -> InvalidInputError:
     name = getattr(value, "_name", None)
     if isinstance(name, str):
-        raise InvalidInputError(f"F.{name} alone is no predicate; write F.{name} == True, or F.{name}.is_not_null().")
+        return InvalidInputError(f"F.{name} alone is no predicate; write F.{name} == True, or F.{name}.is_not_null().")
     if isinstance(value, (list, tuple, set)):
-        raise InvalidInputError(
+        return InvalidInputError(
             "a list is no predicate; pass predicates one by one, or unpack it: .filter(*predicates)."
         )
-    raise InvalidInputError(
+    return InvalidInputError(
         f"{value!r} is no predicate; write one such as F.volume_type == 'T2', and put each side of & and | in "
         "parentheses."
     )

@@ -32,6 +32,8 @@ def to_instant(value: Any) -> Any:
     if isinstance(value, datetime):
         if is_no_time(value):
             raise ValueError("NaT is no instant")
+        if type(value) is not datetime:  # pandas' has nanoseconds, which are not stored
+            value = datetime.combine(value.date(), value.timetz())
         try:
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         except OverflowError:

@@ -75,7 +75,7 @@ class Client:
         options = storage_options if storage_options is not None else settings.storage_options
         lake = Lake(open_store(address, options))
         author = author or settings["author"] or _user_name()
-        self._session = Session(lake, lake, author, storage_options=options)
+        self._session = Session(lake, lake, author, storage_options=options, profile=profile)
         if snapshot is not None:
             state = LakeState.from_text(snapshot)
             view = FixedView(lake, state)

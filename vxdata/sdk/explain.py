@@ -21,7 +21,8 @@ MOST_VALUES = 8
 
 def explain(select: Select, view: View, instant: datetime | None) -> str:
     """Return the explanation of a query and of its subqueries."""
-    lines = [line for part in _with_subqueries(select) for line in _table(part, view, part.instant or instant)]
+    at = select.instant or instant
+    lines = [line for part in _with_subqueries(select) for line in _table(part, view, at)]
     return "\n".join([*lines, "", plan_select(select, view, instant).explain()])
 
 

@@ -38,6 +38,7 @@ from vxdata.lake.lake import View
 from vxdata.lake.snapshot import Snapshot
 
 _ROW_KEY = ("identifier", "valid_from")
+_MOST_ROWS = 2**32 - 1  # Polars counts no further
 
 
 def plan_select(select: Select, view: View, instant: datetime | None) -> pl.LazyFrame:
@@ -53,7 +54,7 @@ def plan_select(select: Select, view: View, instant: datetime | None) -> pl.Lazy
         names, flags = zip(*select.sort, strict=True)
         rows = rows.sort(names, descending=flags, nulls_last=True)
     if select.limit is not None:
-        rows = rows.limit(select.limit)
+        rows = rows.limit(min(select.limit, _MOST_ROWS))
     return rows.select(select.columns or list(select.spec.visible))
 
 
@@ -66,7 +67,7 @@ def plan_rows(select: Select, view: View, instant: datetime | None) -> pl.LazyFr
     rows = _scan(snapshot, select, at, _all(pushed, select), files_read(select, snapshot, at))
     after = _all(parts.derived, select)
     rows = rows if after is None else rows.filter(after)
-    return reduce(lambda kept, node: _keep(kept, node, select, view, at), parts.joined, rows)
+    return reduce(lambda kept, node: _keep(kept, rows, node, select, view, at), parts.joined, rows)
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ def answered_filters(select: Select, view: View, instant: datetime | None) -> tu
     """Return the rows before any filter, and the expression of each filter over them, for counting in one pass."""
     at = select.instant or instant
     rows = _scan(snapshot_for(select, view, at), select, at, None, None)
-    answers: dict[JoinedNode, pl.Expr] = {}
+    base, answers = rows, dict[JoinedNode, pl.Expr]()
     for asked in dict.fromkeys(s for node in select.filters for s in joined_of(node)):
-        rows, answers[asked] = _answered(rows, asked, select, *_compared(asked, select, view, at), f":q{len(answers)}")
+        compared = _compared(asked, select, view, at)
+        rows, answers[asked] = _answered(rows, base, asked, *compared, f":q{len(answers)}")
     return rows, [to_polars(node, select.spec.columns, answers) for node in select.filters]
 
 
@@ -147,25 +149,27 @@ def _all(nodes: Iterable[Node], select: Select) -> pl.Expr | None:
     return combined(and_, expressions) if expressions else None
 
 
-def _keep(rows: pl.LazyFrame, node: Node, select: Select, view: View, at: datetime | None) -> pl.LazyFrame:
-    """Keep the rows for which a predicate with subqueries or long lists is true."""
+def _keep(
+    rows: pl.LazyFrame, base: pl.LazyFrame, node: Node, select: Select, view: View, at: datetime | None
+) -> pl.LazyFrame:
+    """Keep the rows for which a predicate with subqueries or long lists is true; `base`: as `_answered` takes it."""
     match node:
         case InSelect() | IsIn():
             key, values = _compared(node, select, view, at)
             return rows.join(values, left_on=key, right_on="_value", how="semi")
         case Not((IsIn(column) | InSelect(column)) as inner):
             key, values = _compared(inner, select, view, at)
-            others = rows.join(values, left_on=key, right_on="_value", how="anti")
             if snapshot_for(select, view, at).has_no_null(column):
-                return others
+                return rows.join(values, left_on=key, right_on="_value", how="anti")
             if isinstance(inner, IsIn):  # a long list is not empty
+                others = rows.join(values, left_on=key, right_on="_value", how="anti")
                 return others.filter(pl.col(column).is_not_null())
-            counted = others.join(_count(values, ":n"), how="cross")
-            return counted.filter(pl.col(column).is_not_null() | (pl.col(":n") == 0)).drop(":n")
+            excluded = _with_null(values).filter(pl.col("_count") > 0)
+            return rows.join(excluded, left_on=key, right_on="_value", how="anti", nulls_equal=True)
     answers: dict[JoinedNode, pl.Expr] = {}
     columns = rows.collect_schema().names()
     for number, asked in enumerate(joined_of(node)):
-        rows, answers[asked] = _answered(rows, asked, select, *_compared(asked, select, view, at), f":{number}")
+        rows, answers[asked] = _answered(rows, base, asked, *_compared(asked, select, view, at), f":{number}")
     return rows.filter(to_polars(node, select.spec.columns, answers)).select(columns)
 
 
@@ -183,30 +187,51 @@ def _compared(node: JoinedNode, select: Select, view: View, at: datetime | None)
     return (key, values) if mine == theirs else (key.cast(pl.Float64), floats)
 
 
-def _count(values: pl.LazyFrame, name: str) -> pl.LazyFrame:
-    return values.select(pl.len().alias(name))
+def _with_null(values: pl.LazyFrame) -> pl.LazyFrame:
+    """Return values, each once, and a null; beside each, as `_count`, how many there are.
+
+    A row without a value finds there whether there are any: of nothing a null is not unknown. The values are read
+    once: a plan that took them twice, once to join and once to count, would double with each subquery in a subquery.
+    """
+    return values.select(pl.col("_value").unique().append(None), pl.len().alias("_count"))
 
 
 def _answered(
-    rows: pl.LazyFrame, node: JoinedNode, select: Select, key: pl.Expr, values: pl.LazyFrame, mark: str
+    rows: pl.LazyFrame, base: pl.LazyFrame, node: JoinedNode, key: pl.Expr, values: pl.LazyFrame, mark: str
 ) -> tuple[pl.LazyFrame, pl.Expr]:
-    """Join the answer to a subquery or a long list to the rows; return them and the expression that reads it."""
+    """Join the answer to a subquery or a long list to the rows; return them and the expression that reads it.
+
+    Args:
+        rows: the rows.
+        base: the same rows, or more, before anything was joined: a plan that took the rows twice would double with
+            each of several subqueries.
+        node: what is answered.
+        key: its column, as one type with
+        values: what it is compared with.
+        mark: begins the names of the columns that are added.
+    """
+    known, count = pl.col(node.column).is_not_null(), pl.col(f"{mark}n")
     match node:
         case Quantified():
             return _quantified(rows, node, key, values, mark)
-        case InSelect() | IsIn():
-            own = f"{mark}v"
-            found = values.unique().select(pl.col("_value").alias(own), pl.lit(True).alias(mark))
-            marked = rows.join(found, left_on=key, right_on=own, how="left").drop(own, strict=False)
+        case IsIn():  # a long list is not empty
+            found = values.unique().select(pl.col("_value").alias(f"{mark}v"), pl.lit(True).alias(mark))
+            marked = rows.join(found, left_on=key, right_on=f"{mark}v", how="left").drop(f"{mark}v", strict=False)
+            return marked, pl.when(known).then(pl.col(mark).is_not_null())
+        case InSelect():
+            found = _with_null(values).select(pl.col("_value").alias(f"{mark}v"), pl.col("_count").alias(f"{mark}n"))
+            marked = rows.join(found, left_on=key, right_on=f"{mark}v", how="left", nulls_equal=True)
+            is_hit = count.is_not_null()
+            marked = marked.drop(f"{mark}v", strict=False)
         case OverlapsSelect():
-            elements = rows.select(*_ROW_KEY, key.alias("_value")).explode("_value").drop_nulls("_value")
-            found = elements.join(values, on="_value", how="semi").select(*_ROW_KEY, pl.lit(True).alias(mark))
-            marked = rows.join(found.unique(), on=list(_ROW_KEY), how="left")
-    answer = pl.when(pl.col(node.column).is_not_null()).then(pl.col(mark).is_not_null())
-    if isinstance(node, IsIn):
-        return marked, answer  # a long list is not empty
-    is_empty = pl.col(f"{mark}n") == 0
-    return marked.join(_count(values, f"{mark}n"), how="cross"), pl.when(is_empty).then(False).otherwise(answer)
+            elements = base.select(*_ROW_KEY, key.alias("_value")).explode("_value")
+            found = elements.join(_with_null(values), on="_value", how="inner", nulls_equal=True)
+            hits = found.group_by(_ROW_KEY).agg(
+                pl.col("_value").is_not_null().any().alias(mark), pl.col("_count").first().alias(f"{mark}n")
+            )
+            marked = rows.join(hits, on=list(_ROW_KEY), how="left")
+            is_hit = pl.col(mark).fill_null(False)
+    return marked, pl.when(known).then(is_hit).when(count == 0).then(False)
 
 
 def _quantified(

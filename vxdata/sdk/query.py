@@ -9,7 +9,8 @@ Source: design of record, section 4.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar, cast
+from operator import index
+from typing import Any, Generic, NoReturn, SupportsIndex, TypeVar, cast
 
 import polars as pl
 
@@ -88,8 +89,7 @@ class BaseQuery(HasSelect):
 
     def limit(self: QueryT, n: int) -> QueryT:
         """Keep the first n rows at most."""
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**63:
-            raise InvalidInputError(f"limit({n!r}): a number of rows, 0 or more (and below 2^63), is expected.")
+        n = _require_rows("limit", n)
         return self._with(limit=n if self._select.limit is None else min(n, self._select.limit))
 
     def as_of(self: QueryT, instant: str | date | datetime) -> QueryT:
@@ -122,10 +122,14 @@ class BaseQuery(HasSelect):
 
     def preview(self, n: int = 20) -> "Preview":
         """Return the first n rows and the number of all of them, from one state of the lake."""
+        _require_rows("preview", n)
         plan = self.lazy()
         with translated(self._select.lake, f"read {self._select.spec.namespace} of"):
             rows, count = pl.collect_all([plan.head(n), plan.select(pl.len())])
         return Preview(rows, int(count.item()))
+
+    def __contains__(self, value: object) -> NoReturn:
+        raise InvalidInputError(f"{value!r} in a query: write .is_in(query) with one selected column.")
 
     def explain(self) -> str:
         """Say what the query would read: files out of all, filters that go down to them, closings, and the plan."""
@@ -144,7 +148,8 @@ class BaseQuery(HasSelect):
         from vxdata.expr.to_python import to_script
 
         at = self._select.instant or self._session.instant
-        return to_script(replace(self._select, instant=at), self._select.lake, self._session.snapshot_token)
+        asked, session = replace(self._select, instant=at), self._session
+        return to_script(asked, self._select.lake, session.snapshot_token, session.profile)
 
     def funnel(self) -> pl.DataFrame:
         """Count what each filter leaves, in their order and in one pass.
@@ -223,6 +228,13 @@ class Query(BaseQuery, Generic[ResponseT]):
         from vxdata.sdk.convert import to_responses
 
         return cast("list[ResponseT]", to_responses(self._select.spec, self.collect()))
+
+
+def _require_rows(verb: str, n: Any) -> int:
+    is_int = isinstance(n, SupportsIndex) and not isinstance(n, bool)  # also numpy's
+    if not is_int or not 0 <= index(n) < 2**63:
+        raise InvalidInputError(f"{verb}({n!r}): a number of rows, 0 or more (and below 2^63), is expected.")
+    return index(n)
 
 
 def _require_name(verb: str, name: object) -> None:

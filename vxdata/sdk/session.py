@@ -34,6 +34,7 @@ class Session:
         instant: reads see the lake as of this instant; None for the newest state.
         read_only: why writes are refused; None if they are not.
         storage_options: how the client reaches S3, for what else it reads there.
+        profile: the profile that its settings are of, where it was named; for scripts that ask the same.
     """
 
     lake: Lake
@@ -42,6 +43,7 @@ class Session:
     instant: datetime | None = None
     read_only: str | None = None
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    profile: str | None = None
 
     @property
     def snapshot_token(self) -> str | None:
