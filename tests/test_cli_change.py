@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_no_leaves_all_as_it_is(client: Client) -> None:
     assert client.volumes.query().count() == 2
 
 
+@pytest.mark.parametrize(
+    "args", [("delete", "patient/1", "--cascade"), ("update", "volume/1", "--set", "volume_type=T2")]
+)
+def test_an_interrupt_at_a_question_ends_it_at_once(client: Client, args: tuple[str, ...]) -> None:
+    before = client.volumes.query().versions().count()
+    process, terminal = start_on_terminal(*args, columns=100)
+    read_terminal(terminal, until="[y/N]")
+    process.send_signal(signal.SIGINT)
+    shown = plain(read_terminal(terminal))
+    os.close(terminal)
+    assert process.wait(timeout=20) == 130
+    assert "Traceback" not in shown
+    assert client.volumes.query().versions().count() == before
+
+
 def test_what_was_shown_is_what_is_changed(client: Client) -> None:
     process, terminal = start_on_terminal("update", "volume/1", "--set", "volume_type=T2", columns=100)
     read_terminal(terminal, until="[y/N]")
@@ -116,6 +132,7 @@ def test_what_was_shown_is_what_is_changed(client: Client) -> None:
         (["update", "volume/1", "--yes"], 2, "nothing to change was named"),
         (["update", "volume/1", "--set", "volume_typ=T2"], 2, "Did you mean 'volume_type'?"),
         (["update", "volume/1", "--set", "b_value=null"], 2, "--unset b_value clears it"),
+        (["update", "volume/1", "--set", "b_value=nan"], 2, "there is no value; --unset b_value clears it"),
         (["update", "volume/1", "--set", "b_value=many"], 2, "--set b_value=many: 'many' is no number"),
         (["update", "volume/1", "--set", "b_value="], 2, "--unset b_value clears it"),
         (["update", "volume/1", "--set", "b_value"], 2, "FIELD=VALUE is expected"),

@@ -64,7 +64,9 @@ def test_an_invalid_row_ends_with_2_names_it_and_writes_nothing(folder: Path) ->
 def test_skipped_rows_go_to_the_rejects_file_and_come_back_mended(folder: Path) -> None:
     done = run_here("ingest", "bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv")
     assert done.returncode == 0
-    assert "rejects.csv; mend them there" in done.stderr
+    assert "rejects.csv; mend them there" in " ".join(done.stderr.split())
+    failed = run_here("ingest", "bad.csv", "--rejects", "rejects.csv")
+    assert "nothing was written, so mend them in their source" in " ".join(failed.stderr.split())
     rejects = folder / "rejects.csv"
     rejects.write_text(rejects.read_text().replace("datasource/e", "datasource/d"))
     assert run_here("ingest", "rejects.csv").returncode == 0
@@ -249,6 +251,8 @@ def test_types_fields_and_datasources_are_completed(folder: Path, complete: Call
     assert complete("ingest", "files", "--type", "pat") == ["patients", "pathology_specimens", "pathology_assessments"]
     assert complete("update", "volume/1", "--set", "volume") == ["volume_type="]
     assert complete("update", "volume/1", "--unset", "lic") == ["license"]
+    assert complete("query", "patients", "--select", "identifier,birth") == ["identifier,birthyear"]
+    assert complete("query", "patients", "--sort", "sex,-birth") == ["sex,-birthyear"]
     assert complete("delete", "datasource/") == ["datasource/", "datasource/d"]
     assert complete("delete", "--profile", "l") == ["lab"]
 

@@ -23,6 +23,7 @@ TYPES = {
     "bool": pl.Boolean(),
     "date and time": pl.Datetime("us", "UTC"),
     "list": pl.List(pl.String()),
+    "bytes": pl.Binary(),
 }
 
 

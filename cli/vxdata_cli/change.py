@@ -1,5 +1,6 @@
 """`vxdata create`, `update` and `delete`: single resources, shown before they are changed."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,8 +189,8 @@ def read_values(identifier: str, pairs: Sequence[str]) -> dict[str, Any]:
             words = expectation(fields[name], TextRules()).partition(";")[0]
             clears = f" --unset {name} clears it." if text.strip().lower() in _WORDS_FOR_NOTHING else ""
             raise InvalidInputError(f"--set {name}={text}: {text!r} {words}.{clears}")
-        if value.item() is None:
-            raise InvalidInputError(f"--set {name}=: there is no value; --unset {name} clears it.")
+        if value.item() is None or (value.dtype.is_float() and math.isnan(value.item())):
+            raise InvalidInputError(f"--set {name}={text}: there is no value; --unset {name} clears it.")
         found[name] = value.to_list()[0]
     return found
 
@@ -259,9 +260,7 @@ def _confirm(title: str, changes: Mapping[str, tuple[Any, Any]], *, yes: bool) -
         raise InvalidInputError(f"{title}? Nobody can be asked here, since this is no terminal; --yes does it.")
     rows = [(name, _shown(before), _shown(after)) for name, (before, after) in changes.items()]
     out.ask(rows_table(("field", "now", "will be"), rows, title=title))
-    if not typer.confirm("Do it?", err=True):
-        out.note("Nothing was written.")
-        raise typer.Exit(1)
+    out.confirm("Do it?")
 
 
 def _known(resource: "ResourceResponse[Any]") -> dict[str, Any]:

@@ -35,12 +35,34 @@ def complete_field_names(ctx: typer.Context, incomplete: str) -> list[str]:
     return _starting(found, incomplete)
 
 
+def complete_columns(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the columns of the namespace that the command line names, each behind those that stand there already."""
+    done, comma, last = incomplete.rpartition(",")
+    sign = "-" if last.startswith("-") else ""
+    found: list[str] = []
+    with suppress(Exception):
+        found = [f"{done}{comma}{sign}{name}" for name in _columns(ctx)]
+    return _starting(found, incomplete)
+
+
+def _columns(ctx: typer.Context) -> list[str]:
+    from vxdata.catalog.table import table_spec
+    from vxdata.schemas.registry import registry
+
+    names = (str(ctx.params.get("namespace") or ""), *_words_of_line())
+    known = registry().namespaces()
+    return list(table_spec(registry().of_namespace(next(name for name in names if name in known))).visible)
+
+
+def _words_of_line() -> list[str]:
+    return f"{os.environ.get('COMP_WORDS', '')} {os.environ.get('_TYPER_COMPLETE_ARGS', '')}".split()
+
+
 def _fields(ctx: typer.Context) -> list[str]:
     """Return the fields of the first resource on the line: an unfinished line is not parsed to its arguments."""
     from vxdata.schemas.registry import registry
 
-    line = f"{os.environ.get('COMP_WORDS', '')} {os.environ.get('_TYPER_COMPLETE_ARGS', '')}"
-    words = [str(ctx.params.get("identifier") or ""), *line.split()]
+    words = [str(ctx.params.get("identifier") or ""), *_words_of_line()]
     types = (word.partition("/")[0].strip("'\"") for word in words if "/" in word)
     return [*registry().of_type(next(name for name in types if name in registry())).model_fields, "license"]
 

@@ -170,9 +170,15 @@ def _tables(uri: str, report: "FilesReport", dry_run: bool, skips: bool) -> "lis
         shown.append(fault_table(f"Rejected rows: {report.rejected_rows:,}", report.rejected, MOST_FAULTS))
     if report.already_committed:
         shown.append("Nothing to do: this batch was loaded before.")
+    elif not report.rejected_rows and not report.reports:
+        shown.append("Nothing to write: there are no rows.")
     elif not report.rejected_rows and not any(r.created or r.updated or r.deleted for r in report.reports.values()):
         shown.append("Nothing to write: the lake holds all of it already.")
     return shown
+
+
+_MEND = "mend them there, and load that file, without --missing delete and under another --batch-id"
+_MEND_SOURCE = "nothing was written, so mend them in their source; or load the others with --on-invalid skip first"
 
 
 def _tell(report: "FilesReport", dry_run: bool, rejects: str | None, skips: bool) -> None:
@@ -183,7 +189,7 @@ def _tell(report: "FilesReport", dry_run: bool, rejects: str | None, skips: bool
         keep = "" if rejects else "; --rejects FILE keeps what is rejected"
         out.warning(f"{rows} invalid, and {'would not be' if dry_run else 'not'} written{keep}.")
     if rejects is not None and report.rejected_rows and not report.is_begun:
-        out.note(f"the rejected rows are in {rejects}; mend them there, and load that file.")
+        out.note(f"the rejected rows are in {rejects}; {_MEND if report.is_written else _MEND_SOURCE}.")
 
 
 def _refuse(report: "FilesReport", dry_run: bool, rejects: str | None) -> None:

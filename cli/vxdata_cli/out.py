@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import math
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -122,7 +123,14 @@ class Out:
 
         if not sys.stdin.isatty():
             raise InvalidInputError("nobody is at the terminal to confirm it; pass --yes to do it without asking.")
-        if not typer.confirm(question, err=True):
+        signal.siginterrupt(signal.SIGINT, True)  # Polars lets what is interrupted go on waiting
+        try:
+            is_wanted = typer.confirm(question, err=True)
+        except typer.Abort as end:
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        if not is_wanted:
             self.note("Nothing was written.")
             raise typer.Exit(1)
 

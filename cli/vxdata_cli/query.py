@@ -8,7 +8,7 @@ import typer
 
 from vxdata.errors import InvalidInputError
 from vxdata_cli.ask import WHERE_HELP, arranged, filtered, namespace_of, only_one
-from vxdata_cli.complete import complete_types
+from vxdata_cli.complete import complete_columns, complete_types
 from vxdata_cli.export import Format, as_text, format_of, write_file, write_stdout
 from vxdata_cli.options import AsOf, Debug, Json, Profile, Quiet, Uri
 from vxdata_cli.out import out
@@ -49,11 +49,19 @@ def query(
     namespace: NamespaceArgument,
     where: Where = None,
     select: Annotated[
-        list[str] | None, typer.Option("--select", metavar="A,B", help="Return these fields only (default: all).")
+        list[str] | None,
+        typer.Option(
+            "--select", metavar="A,B", autocompletion=complete_columns, help="Return these fields only (default: all)."
+        ),
     ] = None,
     sort: Annotated[
         list[str] | None,
-        typer.Option("--sort", metavar="A,-B", help="Order by these fields, '-' for descending; nulls last."),
+        typer.Option(
+            "--sort",
+            metavar="A,-B",
+            autocompletion=complete_columns,
+            help="Order by these fields, '-' for descending; nulls last.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Return N rows at most.")] = None,
     as_of: AsOf = None,

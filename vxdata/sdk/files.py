@@ -105,8 +105,9 @@ def ingest_files(
         cascade: whether such a resource may take its live descendants with it.
         valid_from: the instant of the new versions, for loading history.
         on_invalid: "fail" writes nothing if a row is invalid; "skip" writes the others.
-        rejects: where rejected rows go, with what is wrong with them, to be mended and loaded again; a run that rejects
-            nothing removes what is there.
+        rejects: where rejected rows go, with what is wrong with them; with on_invalid="skip" to be mended and loaded,
+            without missing="delete" and under another batch_id. An earlier rejects file is replaced; a run that rejects
+            nothing removes it.
         batch_id: a name for what is loaded (printable, 256 characters at most), under which it is loaded once: again,
             also after edits and also if the first run was killed, only what is left of it is done. The rejects file
             is then left as the first run wrote it.
@@ -130,7 +131,7 @@ def ingest_files(
     check_flags("ingest_files", dry_run=dry_run, decimal_comma=decimal_comma)
     named = _listed(paths)
     text = TextRules(decimal_comma, tuple(map(check_date_form, date_formats)), tuple(nulls))
-    rules = ReadingRules(_only(type), text, delimiter, encoding, skips=on_invalid == "skip")
+    rules = ReadingRules(_only(type), text, delimiter, encoding, on_invalid == "skip", missing == "delete")
     options = _Options(missing, cascade, valid_from, batch_id, reason)
     client._session.stamp("ingest", reason, batch_id)  # a read-only client is refused before any file is read
     with TemporaryDirectory(prefix="vxdata-") as folder:
@@ -142,7 +143,7 @@ def ingest_files(
             rows = replace(rows, faults=rows.faults.clear(), nameless=rows.nameless.clear())  # nothing is judged
         if missing == "delete" and on_invalid == "skip":
             _refuse_nameless(rows)
-        keep = _keeper(writer, rows, on_invalid, progress)
+        keep = _keeper(writer, rows, on_invalid, dry_run, progress)
         if writer is not None and on_invalid == "skip" and not dry_run:  # no kill, and no full disk, must lose them
             keep(_load(client, rows, options, on_invalid, True, progress))
         report = _load(client, rows, options, on_invalid, dry_run, progress)
@@ -174,13 +175,17 @@ def _refuse_nameless(rows: FileRows) -> None:
 
 
 def _keeper(
-    writer: RejectsWriter | None, rows: FileRows, on_invalid: str, progress: Progress
+    writer: RejectsWriter | None, rows: FileRows, on_invalid: str, dry_run: bool, progress: Progress
 ) -> Callable[[FilesReport], None]:
-    """Return what writes the rejects file, unless a run that began the batch wrote it: a repeat checks less."""
+    """Return what writes the rejects file, unless a run that began the batch wrote it: a repeat checks less.
+
+    Of a dry run without any an earlier one is not removed.
+    """
     written: list[pl.DataFrame] = []
 
     def keep(report: FilesReport) -> None:
         is_left = report.is_begun and (on_invalid == "skip" or report.rejected.is_empty())
+        is_left |= dry_run and report.rejected.is_empty()
         if writer is None or is_left or (written and written[-1].equals(report.rejected)):
             return
         if report.rejected.height:

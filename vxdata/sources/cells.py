@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -55,6 +55,8 @@ def parse_cells(cells: pl.Series, wanted: pl.DataType, rules: TextRules) -> pl.S
             return _floats(_stripped(cells), rules)
         case pl.Int64():
             return _integers(_stripped(cells), rules)
+        case pl.Binary():
+            return _stripped(cells).str.decode("base64", strict=False)
         case pl.Boolean():
             words = _stripped(cells).str.to_lowercase()
             return words.replace_strict(_WORDS, default=None, return_dtype=pl.Boolean)
@@ -98,6 +100,8 @@ def expectation(wanted: pl.DataType, rules: TextRules) -> str:
             )
         case pl.Decimal():
             return f"is no number with {wanted.scale} decimal places at most"
+        case pl.Binary():
+            return "is no base64, as bytes are written in text"
     return f"is no JSON for {wanted}"
 
 
@@ -185,11 +189,13 @@ def check_date_form(form: str) -> str:
     Raises:
         InvalidInputError: it does not.
     """
-    sample = datetime(2023, 11, 22, 13, 14, 15).strftime(form)
-    found = _to_instants(pl.Series([sample]), form).item()
-    if found is None or found.date() != datetime(2023, 11, 22).date():
+    sample = datetime(2023, 11, 22, 13, 14, 15, 123456, UTC)
+    text, read = sample.strftime(form.replace("%.f", ".%f")), form.replace("%.f", ".%f").replace("%f", "%6f")
+    read = read.replace(".%6f", "%.f")  # Python's %f is a fraction of any length; chrono's counts nanoseconds
+    found = _to_instants(pl.Series([text]), read).item()
+    if found is None or found.date() != sample.date() or ("f" in read and found.microsecond != sample.microsecond):
         raise InvalidInputError(f"date format {form!r}: year, month and day are expected, such as '%d/%m/%Y'.")
-    return form
+    return read
 
 
 def _documents(cells: pl.Series, wanted: pl.DataType) -> pl.Series:

@@ -28,7 +28,7 @@ def typed_column(
     Raises:
         InvalidInputError: its type fits none of the table, or it holds what cannot be read at all.
     """
-    if cells.dtype == pl.String and (parse or isinstance(wanted, (pl.Datetime, pl.Date, pl.Decimal))):
+    if cells.dtype == pl.String and (parse or isinstance(wanted, (pl.Datetime, pl.Date, pl.Decimal, pl.Binary))):
         values = parse_cells(cells, wanted, text)
         return (values, expectation(wanted, text)) if wanted != pl.String else (values, "")
     if wanted == pl.Int64() and cells.dtype.is_float():

@@ -8,6 +8,7 @@ Source: RFC 4180.
 
 import codecs
 import io
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "ut
 _BLOCKS = (16 << 20, 1 << 30)
 """Bytes that are parsed at once: the second is for a file with records that the first does not hold."""
 _BATCH_ROWS = 250_000
+_LEAST_BYTES = 4 << 10
 _HEADER_BYTES = 4 << 20
 _LONGEST_NAME = 1_000
 _END = 2**63
@@ -103,7 +105,7 @@ def _names(file: SourceFile, cells: list[str]) -> list[str]:
         )
     if ROW in names:
         raise InvalidInputError(f"{file.name}: no type has a field {ROW!r}.")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise InvalidInputError(f"{file.name}: the header names {name_some(repeated)} more than once.")
     return names
 
@@ -196,9 +198,11 @@ class _Utf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest and not self._is_end:
-            self._rest = self._next(len(buffer))
+        while len(self._rest) < len(buffer) and not self._is_end:  # a record must not straddle a short block
+            self._rest += self._next(max(len(buffer) - len(self._rest), _LEAST_BYTES))
         count = min(len(self._rest), len(buffer))
+        if count > 1 and self._rest[count - 1 : count + 1] in (b"\r", b"\r\n"):
+            count -= 1  # PyArrow drops a line feed that begins a block, also inside quotes
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count

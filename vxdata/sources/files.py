@@ -6,15 +6,18 @@ What is right is kept in memory, or in Parquet files of a folder of the caller's
 Source: design of record, section 7; docs/files.md has the rules of each format.
 """
 
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
 from vxdata.catalog.table import TableSpec
-from vxdata.errors import InvalidInputError, NotFoundError, name_some
+from vxdata.errors import InvalidInputError, NotFoundError, StorageError, name_some
 from vxdata.sources.csv import read_csv
 from vxdata.sources.ndjson import read_ndjson
 from vxdata.sources.parquet import read_parquet
@@ -29,6 +32,7 @@ FORMS = {
 }
 """The suffixes of files, and the form that each says."""
 
+_LOGGER = logging.getLogger(__name__)
 SPILL_BYTES = 512 << 20
 MOST_FAULTS = 1_000_000
 """More are not gathered: who has so many mends the file as a whole, and memory is bounded."""
@@ -66,6 +70,7 @@ def find_files(paths: Sequence[str | Path]) -> list[SourceFile]:
     Raises:
         NotFoundError: there is no such file.
         InvalidInputError: a file of another form, or a folder without any of these forms.
+        StorageError: a folder cannot be read.
     """
     found: list[SourceFile] = []
     for path in map(Path, paths):
@@ -96,12 +101,37 @@ def form_of(name: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[SourceFile]:
-    visible = sorted(p for p in folder.rglob("*") if p.is_file() and not is_hidden(p.relative_to(folder)))
+    visible = sorted(p for p in _walked(folder) if p.is_file() and not is_hidden(p.relative_to(folder)))
     found = [_local(p, FORMS[p.suffix.lower()]) for p in visible if p.suffix.lower() in FORMS]
     if not found:
         held = f"; it holds {name_some([p.name for p in visible], 3)}" if visible else ", and nothing else"
         raise InvalidInputError(f"the folder {str(folder)!r} has no file that ends in {', '.join(FORMS)}{held}.")
+    if others := [p.name for p in visible if p.suffix.lower() not in FORMS]:
+        _LOGGER.warning(
+            "the folder %r has files that end in none of %s, and are left out: %s.",
+            str(folder), ", ".join(FORMS), name_some(others, 3),
+        )  # fmt: skip
     return found
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    """Return what lies below a folder, links to folders followed, each folder once."""
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> NoReturn:
+        raise StorageError(
+            f"{error.strerror}; what it holds would be left out.", uri=str(error.filename), operation="read",
+            retryable=False,
+        ) from error  # fmt: skip
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        told = os.stat(root)
+        if (told.st_dev, told.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((told.st_dev, told.st_ino))
+        folders[:] = [name for name in folders if not is_hidden(Path(name))]
+        yield from (Path(root, name) for name in names)
 
 
 def is_hidden(path: Path) -> bool:

@@ -81,8 +81,13 @@ def _strictly(piece: bytes, first: int, count: int, rules: ReadingRules) -> Batc
     if rows is None or rows.height != count:  # blank lines: rows would be counted wrongly
         return None
     empty = [name for name in rows.columns if name not in seen and rows[name].null_count() == rows.height]
-    rows = rows.drop(name for name in empty if _is_absent(piece, name))
-    if "identifier" not in rows.columns or _is_unclear(rows) or any(map(_has_infinite, rows)):
+    if not all(_is_absent(piece, name) for name in empty):  # of a null nobody can tell whether it was written
+        every = _all_keys(piece)
+        if every is None:
+            return None
+        seen = every
+    rows = rows.drop(name for name in empty if name not in seen)
+    if "identifier" not in rows.columns or _is_unclear(rows, rules) or any(map(_has_infinite, rows)):
         return None
     places = pl.int_range(first, first + count, eager=True).alias(ROW)
     return Batch(rows.insert_column(0, places), no_faults(), ignored=ignored_columns(rows.columns))
@@ -113,6 +118,14 @@ def _first_keys(piece: bytes) -> set[str]:
     return keys
 
 
+def _all_keys(piece: bytes) -> set[str] | None:
+    """Return the keys of all lines; None if one of them cannot be read."""
+    try:
+        return {key for line in io.BytesIO(piece) for key in _object(line)}
+    except ValueError:
+        return None
+
+
 def _parse(piece: bytes, columns: dict[str, DataType]) -> pl.DataFrame | None:
     """Parse a piece that has these keys only, each of its type."""
     import pyarrow as pa
@@ -128,13 +141,18 @@ def _parse(piece: bytes, columns: dict[str, DataType]) -> pl.DataFrame | None:
     return rows if isinstance(rows, pl.DataFrame) else None
 
 
-def _is_unclear(rows: pl.DataFrame) -> bool:
-    """Whether a key may be absent from all lines of one type, and null in none, while another type has it."""
+def _is_unclear(rows: pl.DataFrame, rules: ReadingRules) -> bool:
+    """Whether a key that several types have may be absent from all lines of one of them, and null in none."""
     words = rows["identifier"].str.split("/").list.first()
     if words.n_unique() == 1:
         return False
     filled = rows.select(words.alias(ROW), (pl.all().is_not_null())).group_by(ROW).agg(pl.all().any())
-    return any(not filled[name].all() for name in _HEAD[1:] if name in rows.columns)
+    specs = {spec.type_name: spec for spec in rules.specs}
+    for of_type in filled.iter_rows(named=True):
+        fields = specs[of_type[ROW]].fields if of_type[ROW] in specs else {}
+        if any(not of_type[name] for name in rows.columns if name in _HEAD[1:] or name in fields):
+            return True
+    return False
 
 
 def _block(piece: bytes) -> int:
@@ -155,11 +173,21 @@ def _columns(rules: ReadingRules) -> dict[str, DataType]:
     found["ancestors"] = {pl.List(pl.String())}
     for name, dtype in chain.from_iterable(spec.fields.items() for spec in rules.specs):
         found.setdefault(name, set()).add(_json_type(dtype))
-    return {name: dtypes.pop() for name, dtypes in found.items() if len(dtypes) == 1}
+    return {name: only for name, (only, *others) in found.items() if not others and not _holds_bytes(only)}
+
+
+def _holds_bytes(dtype: Any) -> bool:
+    """Whether bytes are nested in a type: the parser would take their text as it stands."""
+    match dtype:
+        case pl.List():
+            return _holds_bytes(dtype.inner)
+        case pl.Struct():
+            return any(_holds_bytes(leaf.dtype) for leaf in dtype.fields)
+    return isinstance(dtype, pl.Binary)
 
 
 def _json_type(dtype: DataType) -> DataType:
-    return pl.String() if isinstance(dtype, (pl.Datetime, pl.Date, pl.Decimal)) else dtype
+    return pl.String() if isinstance(dtype, (pl.Datetime, pl.Date, pl.Decimal, pl.Binary)) else dtype
 
 
 # ---- the piece that has a fault

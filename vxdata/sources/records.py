@@ -50,6 +50,7 @@ class ReadingRules:
         delimiter: what parts the cells of a CSV file; None for the one that finds a column ``identifier``.
         encoding: of a CSV file; None for UTF-8, or for what its byte order mark says.
         skips: whether an NDJSON line with a key that belongs to no type is a fault of that row, and not of the file.
+        closes: whether what the files lack is closed, so that no rejects file may be among them.
     """
 
     only: TableSpec | None = None
@@ -57,6 +58,7 @@ class ReadingRules:
     delimiter: str | None = None
     encoding: str | None = None
     skips: bool = False
+    closes: bool = False
 
     @property
     def specs(self) -> list[TableSpec]:
@@ -167,8 +169,15 @@ def resource_columns(file: SourceFile, columns: Iterable[str], rules: ReadingRul
     """Return the columns that say something of resources, and `COLUMNS`; derived ones and those of rejects do not.
 
     Raises:
-        InvalidInputError: a column belongs to no type; names the nearest ones. Or there are no identifiers.
+        InvalidInputError: a column belongs to no type; names the nearest ones. Or there are no identifiers. Or it is a
+            rejects file, and what the files lack would be closed.
     """
+    columns = list(columns)
+    if rules.closes and "_reason" in columns:
+        raise InvalidInputError(
+            f"{file.name} is a rejects file (it has a column '_reason'), and holds a part of what was delivered: "
+            "missing='delete' would close the rest. Load it without missing='delete'."
+        )
     silent = {*DERIVED_COLUMNS, *REJECT_COLUMNS, ROW} - {COLUMNS}
     names = [name for name in columns if name not in silent]
     for reason in stray_columns(names, rules).values():

@@ -1,5 +1,6 @@
 """Rejected rows of NDJSON and Parquet files as JSON objects that can be mended and loaded again."""
 
+import base64
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -82,10 +83,9 @@ def _records(file: SourceFile, wanted: Collection[int]) -> Iterator[tuple[int, d
     rows = scan.filter(pl.col(":row").is_in([*wanted])).collect()
     specs = {spec.type_name: spec for spec in all_specs()}
     for record in pl.DataFrame([_plain(column) for column in rows]).iter_rows(named=True):
-        content = {name: _text_or_bytes(value) for name, value in record.items()}
-        spec = specs.get(str(content.get("identifier")).partition("/")[0])
+        spec = specs.get(str(_text_or_bytes(record.get("identifier"))).partition("/")[0])
         fields: Mapping[str, pl.DataType] = {} if spec is None else spec.fields
-        yield content.pop(":row"), {name: _as_json(value, fields.get(name)) for name, value in content.items()}
+        yield record.pop(":row"), {name: _as_json(value, fields.get(name)) for name, value in record.items()}
 
 
 def _plain(column: pl.Series) -> pl.Series:
@@ -111,6 +111,10 @@ def _text_or_bytes(value: Any) -> Any:
 def _as_json(value: Any, wanted: pl.DataType | None) -> Any:
     """Return a value in the JSON form of its field's type, so that it can be loaded from there."""
     match value, wanted:
+        case bytes(), pl.Binary():
+            return base64.b64encode(value).decode()
+        case bytes(), _:
+            return _text_or_bytes(value)
         case float(), _ if math.isnan(value):
             return None
         case float(), pl.Int64() if value.is_integer():

@@ -50,6 +50,8 @@ class RejectsWriter:
             raise InvalidInputError(f"{path} is one of the files that are loaded; name another one.")
         if path.is_dir() or not path.resolve().parent.is_dir():
             raise InvalidInputError(f"{path}: rejected rows are written to a file in a folder that exists.")
+        if path.exists() and not _is_rejects(path):
+            raise InvalidInputError(f"{path} is there already, and no rejects file; name another one, or move it away.")
 
     def write(self, rejected: pl.DataFrame, rows: FileRows) -> None:
         """Write the rejected rows; without any, remove what an earlier run left there.
@@ -106,6 +108,14 @@ class _CsvRejects:
 
     def _line(self, cells: Iterable[str | None]) -> None:
         self._stream.write(self._delimiter.join(_quoted(cell, self._delimiter) for cell in cells) + "\n")
+
+
+def _is_rejects(path: Path) -> bool:
+    """Whether a file is empty, or begins as `RejectsWriter` lets one begin, in whatever encoding."""
+    with path.open("rb") as stream:
+        start = stream.read(4 * len(_ADDED[0]))
+    words = start.lstrip(b"\xef\xbb\xbf\xff\xfe").replace(b"\0", b"").lstrip(b'{"')
+    return not start or words.startswith(_ADDED[0].encode())
 
 
 @contextmanager
