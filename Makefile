@@ -35,8 +35,12 @@ test: $(VENV)/.ready ## run the whole test-suite (local folder and S3 servers of
 test-slow: $(VENV)/.ready ## the longer runs: the full IDC releases, long state machines
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
+# eight processes that contend leave no time to others: they run alone
 torture: $(VENV)/.ready ## the long proofs; VXDATA_TORTURE_MINUTES (30) for each, with figures at the end
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m torture
+	@failed=0; \
+	$(BIN)/python -m pytest -m torture tests/test_contention.py || failed=1; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m torture --ignore tests/test_contention.py || failed=1; \
+	exit $$failed
 
 check: $(VENV)/.ready ## lint, format, types
 	$(BIN)/ruff check .

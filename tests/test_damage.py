@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.conftest import TellFigures
@@ -16,13 +17,17 @@ from tests.support.damage import (
     Asker,
     Place,
     answers,
+    client_of,
     compacted,
     erased,
+    is_same,
     places,
     tally,
     tell,
     verified,
 )
+from vxdata.errors import StorageError
+from vxdata.lake.checkpoint import settle_log
 
 FEW, MANY = 6, 200
 LONG = pytest.param(MANY, marks=[pytest.mark.torture, pytest.mark.timeout(0)])
@@ -107,6 +112,38 @@ def test_what_a_plain_query_cannot_notice_is_counted(
         place.flip(lake)
     tell_figures(f"{tally(found)}")
     assert asker.ask(lake) == "right"
+
+
+def rename_in_log(lake: Path, old: str, new: str) -> dict[Path, bytes]:
+    """Rename a column of the patients wherever the log has its name; return what the files held before."""
+    before = {path: path.read_bytes() for path in (lake / "patients" / "_delta_log").iterdir()}
+    for path, data in before.items():
+        if path.suffix == ".json":
+            path.write_bytes(data.replace(rf"\"{old}\"".encode(), rf"\"{new}\"".encode()))
+        elif path.name.endswith(".checkpoint.parquet"):
+            rows = pl.read_parquet(path)
+            text = pl.col("metaData").struct.field("schemaString").str.replace_all(f'"{old}"', f'"{new}"')
+            named = pl.col("metaData").struct.with_fields(schemaString=text)
+            kept = pl.when(pl.col("metaData").struct.field("id").is_not_null()).then(named)
+            rows.with_columns(kept.alias("metaData")).write_parquet(path)
+    return before
+
+
+@pytest.mark.parametrize("act", ["compact", "checkpoint"])
+def test_a_column_whose_name_the_log_lost_is_neither_folded_away_nor_forgotten(
+    copied: Copy, clean: Answers, act: str
+) -> None:
+    lake = copied()
+    before = rename_in_log(lake, "sex", "sey")
+    client = client_of(lake)
+    patients = client._session.lake.table(client.patients._spec)
+    with pytest.raises(StorageError, match="the log has lost the column 'sex', which the data file patients/"):
+        client.compact("patients") if act == "compact" else settle_log(patients)
+    assert verified(lake, clean) == "reported"
+    assert set((lake / "patients" / "_delta_log").iterdir()) == before.keys()
+    for path, data in before.items():
+        path.write_bytes(data)
+    assert is_same(answers(lake), clean)
 
 
 def test_without_checksums_a_flipped_bit_would_pass_verify_and_be_folded_in(

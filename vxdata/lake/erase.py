@@ -205,7 +205,7 @@ def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None
 
 def _rewritten(base: Snapshot, key: str, identifier: str, names: frozenset[str]) -> list[DataFile]:
     """Write the rows of a file that stay, without what points to those that do not; none if none stays."""
-    with checked_files(base.store, base.spec.namespace) as checked:
+    with checked_files(base.store, base.spec.namespace, base.columns) as checked:
         rows = base.rows_of(base.files.filter(pl.col("key") == key), root=checked.root([key])).filter(
             ~is_of(identifier)
         )

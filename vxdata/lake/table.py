@@ -333,13 +333,27 @@ class Table:
         """Write a checkpoint of the newest version; return that version.
 
         Raises:
-            StorageError: it could not be written; no commit depends on it.
+            StorageError: it could not be written, or the log is damaged and would be so for ever; no commit depends on
+                it.
         """
         with self._lock, translated(self.uri, "write a checkpoint of"):
             handle = self._refreshed()
             assert handle is not None, "only called for a table that exists"
+            self._refuse_lost_columns(handle)
             again(handle.create_checkpoint)
             return int(handle.version())
+
+    def _refuse_lost_columns(self, handle: "DeltaTable") -> None:
+        """Hold the schema of the log against the newest data file, which has all columns of its time."""
+        from vxdata.lake.datafile import refuse_lost_columns
+
+        files = pl.DataFrame(handle.get_add_actions()).select("path", "modification_time")
+        if files.is_empty():
+            return
+        key = f"{self.spec.namespace}/{unquote(files.sort('modification_time')['path'][-1])}"
+        options = self.store.scan_options()
+        held = pl.scan_parquet(self.store.url(key), glob=False, hive_partitioning=False, **options).collect_schema()
+        refuse_lost_columns(self.uri, key, held, [field.name for field in handle.schema().fields])
 
 
 def _clocks() -> tuple[float, float]:
