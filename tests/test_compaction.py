@@ -358,7 +358,7 @@ def fold_only(client: Client, kind: str) -> None:
         mine = file_facts(base).filter(pl.col("datasource_id") == D)
         is_chosen = pl.col("kind") == kind
         chosen = Chosen(mine.filter(is_chosen), mine.filter(~is_chosen), [], NO_CLOSINGS)
-        with checked_files(base.store, base.spec.namespace, base.columns) as checked:
+        with checked_files(base.store, base.spec.namespace) as checked:
             return rewrite_chosen(base, chosen, checked)
 
     rewrite(lake.table(table_spec(PatientPayload)), rewriter, Stamp("compact", "tester"), lake.patience)

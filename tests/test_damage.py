@@ -137,7 +137,7 @@ def test_a_column_whose_name_the_log_lost_is_neither_folded_away_nor_forgotten(
     before = rename_in_log(lake, "sex", "sey")
     client = client_of(lake)
     patients = client._session.lake.table(client.patients._spec)
-    with pytest.raises(StorageError, match="the log has lost the column 'sex', which the data file patients/"):
+    with pytest.raises(StorageError, match=r"a data file has a column that the log has lost.*sex"):
         client.compact("patients") if act == "compact" else settle_log(patients)
     assert verified(lake, clean) == "reported"
     assert set((lake / "patients" / "_delta_log").iterdir()) == before.keys()

@@ -374,7 +374,7 @@ class LakeMachine(RuleBasedStateMachine):
             facts = facts.filter(pl.col("datasource_id") == data.draw(st.sampled_from(sorted(facts["datasource_id"]))))
             keys = data.draw(st.sets(st.sampled_from(by_content(base, facts["key"].to_list())), min_size=1))
             chosen = as_chosen(facts, keys, NO_CLOSINGS, data.draw(st.sampled_from(SMALL_POLICIES)))
-            with checked_files(base.store, base.spec.namespace, base.columns) as checked:
+            with checked_files(base.store, base.spec.namespace) as checked:
                 return chosen and rewrite_chosen(base, chosen, checked)
 
         self.puts.spare()

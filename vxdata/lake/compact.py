@@ -117,7 +117,7 @@ def _fold_partition(
         facts = file_facts(base).filter(pl.col(PARTITION_COLUMN) == datasource_id).drop("key").sort(pl.all())
         if any(facts.equals(before) for before in done):
             return None  # no files satisfy the policy: a round has left what there was before
-        with checked_files(base.store, spec.namespace, base.columns) as checked, translated(base.store.uri, "compact"):
+        with checked_files(base.store, spec.namespace) as checked, translated(base.store.uri, "compact"):
             chosen = choose_files(base, datasource_id, policy, checked)
             return None if chosen is None else rewrite_chosen(base, chosen, checked)
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -182,41 +182,12 @@ def read_checked(store: Store, key: str) -> bytes:
     return b"".join(checked_parts(store, key))
 
 
-def refuse_lost_columns(uri: str, key: str, held: Iterable[str], columns: Collection[str]) -> None:
-    """Refuse a table without a column that a data file has: files have checksums, the schema in the log has none.
-
-    A bit that flips there may leave another name, and what is written by it, a file or a checkpoint, has lost a column.
-
-    Args:
-        uri: the lake's address.
-        key: the file, by its key in the lake.
-        held: its columns.
-        columns: the table's, as the log has them.
-
-    Raises:
-        StorageError: it lacks one.
-    """
-    if lost := sorted(set(held).difference(columns)):
-        raise StorageError(
-            f"the log has lost the column {lost[0]!r}, which the data file {key} has: a checkpoint or an entry is "
-            "damaged. 'vxdata verify' lists all that is damaged; restore the log from a backup.",
-            uri=uri, operation="read", retryable=False,
-        )  # fmt: skip
-
-
 class CheckedFiles:
-    """Data files of one table as local files, each held against its checksum and the table's columns before.
+    """Data files of one table as local files, each held against its checksum before it is read."""
 
-    Args:
-        store: the lake's store.
-        namespace: the table.
-        columns: the table's columns.
-        folder: where remote files are copied to.
-    """
-
-    def __init__(self, store: Store, namespace: str, columns: Collection[str], folder: Path) -> None:
+    def __init__(self, store: Store, namespace: str, folder: Path) -> None:
         own = store.local_folder(namespace)
-        self._store, self._namespace, self._columns, self._is_copied = store, namespace, columns, own is None
+        self._store, self._namespace, self._is_copied = store, namespace, own is None
         self._root = folder if own is None else own
         self._checked: set[str] = set()
 
@@ -243,12 +214,10 @@ class CheckedFiles:
             for part in checked_parts(self._store, f"{self._namespace}/{key}"):
                 if sink is not None:
                     sink.write(part)
-        held = pl.read_parquet_schema(self._root / key)
-        refuse_lost_columns(self._store.uri, f"{self._namespace}/{key}", held, self._columns)
 
 
 @contextmanager
-def checked_files(store: Store, namespace: str, columns: Collection[str]) -> Iterator[CheckedFiles]:
+def checked_files(store: Store, namespace: str) -> Iterator[CheckedFiles]:
     """Return a table's data files as local ones: copies of remote files, a local lake's files where they are."""
     with tempfile.TemporaryDirectory(prefix="vxdata-") as folder:
-        yield CheckedFiles(store, namespace, columns, Path(folder))
+        yield CheckedFiles(store, namespace, Path(folder))

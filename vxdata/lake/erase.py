@@ -28,6 +28,7 @@ from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import DataFile, checked_files, write_data_files
 from vxdata.lake.doomed import announced
 from vxdata.lake.erasure_record import Record, begin_record, find_record, finish_record
+from vxdata.lake.faults import translated
 from vxdata.lake.forget import forget, kept_of, named_by_log
 from vxdata.lake.intent import Premises, Rewrite, Stamp
 from vxdata.lake.lake import Lake
@@ -205,7 +206,7 @@ def _take_out(lake: Lake, spec: TableSpec, traces: Traces, stamp: Stamp) -> None
 
 def _rewritten(base: Snapshot, key: str, identifier: str, names: frozenset[str]) -> list[DataFile]:
     """Write the rows of a file that stay, without what points to those that do not; none if none stays."""
-    with checked_files(base.store, base.spec.namespace, base.columns) as checked:
+    with checked_files(base.store, base.spec.namespace) as checked, translated(base.store.uri, "erase from"):
         rows = base.rows_of(base.files.filter(pl.col("key") == key), root=checked.root([key])).filter(
             ~is_of(identifier)
         )

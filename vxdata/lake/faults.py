@@ -9,6 +9,10 @@ import polars as pl
 
 from vxdata.errors import StorageError, VxDataError
 
+LOST_COLUMN = (
+    "a data file has a column that the log has lost: a checkpoint or an entry of the log is damaged; 'vxdata verify' "
+    "lists all that is, restore it from a backup"
+)
 _REMEDIES: tuple[tuple[str, str, bool], ...] = (
     # pattern in the message, what to tell, whether trying again can help
     (r"NoSuchBucket|bucket does not exist", "the bucket does not exist; check its name and the endpoint", False),
@@ -33,6 +37,7 @@ _REMEDIES: tuple[tuple[str, str, bool], ...] = (
         "a file of the lake is missing; run 'vxdata verify'",
         False,
     ),
+    (r"extra column in file outside of expected schema", LOST_COLUMN, False),
     (r"CommitFailedError|AlreadyExists|(?<![0-9A-Za-z])412(?![0-9A-Za-z])", "another commit was first", True),
 )
 _BROKEN = re.compile(

@@ -117,24 +117,29 @@ class Snapshot:
         Args:
             files: rows of `files`, or others of the same columns key and size.
             path_column: the name of a further column that holds the address of each row's file.
-            root: a local folder with copies of the files, to read in their place.
+            root: a local folder with copies of the files, to read in their place. They are to be written anew, so a
+                column that the table lacks is refused: the log, which has no checksum, may have lost its name.
         """
         if files.is_empty():
             return pl.LazyFrame(schema={**self.all_columns, **({path_column: pl.String()} if path_column else {})})
-        return pl.scan_parquet(
+        rows = pl.scan_parquet(
             [self.file_url(key) if root is None else str(root / key) for key in files["key"]],
-            schema=self.all_columns,
+            schema=self.all_columns if root is None else self.columns,
             hive_schema={PARTITION_COLUMN: pl.String()},
             hive_partitioning=True,
             glob=False,
             missing_columns="insert",
-            extra_columns="ignore",
+            extra_columns="ignore" if root is None else "raise",
             include_file_paths=path_column,
             _table_statistics=self._scanned_statistics if files is self.files else None,
             _source_sizes=files["size"].to_list(),
             _row_count=_row_count(files),
             **(self.store.scan_options() if root is None else {}),
         )
+        if root is None:
+            return rows
+        new = (pl.lit(None, dtype).alias(n) for n, dtype in self.all_columns.items() if n not in self.columns)
+        return rows.with_columns(new).select(*self.all_columns, *([path_column] if path_column else ()))
 
     @cached_property
     def closings(self) -> pl.LazyFrame | None:
