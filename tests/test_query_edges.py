@@ -12,7 +12,6 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 from pydantic import Field as Bounds
@@ -23,6 +22,20 @@ from vxdata.errors import InvalidInputError
 from vxdata.expr.tree import Predicate
 from vxdata.schemas import Payload, Resource
 from vxdata.sdk import ALL, ANY, Client, F
+
+
+class Table:
+    """What a data frame of another library looks like: it iterates over the names of its columns."""
+
+    ndim = 2
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text"])
+
+
+class Stamp(datetime):
+    """A datetime of another library."""
+
 
 DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -89,7 +102,7 @@ def test_after_and_before_take_any_and_all(client: Client) -> None:
 
 
 SLIPS: dict[str, tuple[Callable[[Client], Any], str]] = {
-    "frame of pandas": (lambda c: F.text.is_in(pd.DataFrame({"text": ["T2"]})), "a list, tuple, set or Series"),
+    "another frame": (lambda c: F.text.is_in(Table()), "a list, tuple, set or Series"),
     "frame": (lambda c: F.others.contains_any(pl.DataFrame({"text": ["T2"]})), "a list, tuple, set or Series"),
     "table of numpy": (lambda c: F.whole.is_in(np.array([[1, 2], [3, 4]])), "a list, tuple, set or Series"),
     "scalar array": (lambda c: F.whole.is_in(np.array(3)), "a list, tuple, set or Series"),
@@ -118,9 +131,9 @@ def test_a_slip_is_refused_in_words(client: Client, name: str) -> None:
 def test_values_of_other_libraries_are_plain_ones(client: Client) -> None:
     assert kept(client, F.instant == np.datetime64("2024-01-01", "ns")) == [0]
     assert kept(client, F.instant.is_in(np.array(["2024-01-01", "2024-01-03"], "datetime64[ns]"))) == [0, 3]
-    assert kept(client, F.instant == pd.Timestamp(int(DAY.timestamp()) * 10**9 + 1)) == [0]
+    assert kept(client, F.instant == Stamp(2024, 1, 1)) == [0]
+    assert "Stamp" not in client.notes.query().filter(F.instant == Stamp(2024, 1, 1)).to_python()
     assert kept(client, F.text.startswith(Word.START) | F.text.contains(Word.START)) == [0]
-    assert kept(client, F.text.is_in(pd.Series(["T2"]))) == [0]
     assert client.notes.query().limit(np.int64(2)).count() == 2
 
 

@@ -17,7 +17,7 @@ from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
 from vxdata.lake.again import again
-from vxdata.lake.faults import LOST_COLUMN, to_storage_error, translated
+from vxdata.lake.faults import LOST_COLUMN, is_lower_layer, is_unanswered, to_storage_error, translated
 from vxdata.lake.log import METADATA_KEY, entry_key
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
@@ -353,7 +353,12 @@ class Table:
             return
         key = f"{self.spec.namespace}/{unquote(files.sort('modification_time')['path'][-1])}"
         options = self.store.scan_options()
-        held = pl.scan_parquet(self.store.url(key), glob=False, hive_partitioning=False, **options).collect_schema()
+        try:
+            held = pl.scan_parquet(self.store.url(key), glob=False, hive_partitioning=False, **options).collect_schema()
+        except BaseException as error:  # a panic of a Rust library is no Exception
+            if not is_lower_layer(error) or is_unanswered(error):
+                raise
+            return  # a damaged file tells nothing here; who reads it says so
         if lost := sorted(held.keys() - {field.name for field in handle.schema().fields}):
             raise StorageError(
                 f"{LOST_COLUMN} ({lost[0]!r} of {key}).",
