@@ -176,7 +176,7 @@ def _checksum(patch: pytest.MonkeyPatch) -> None:
 def _filter_first(patch: pytest.MonkeyPatch) -> None:
     """R2 the wrong way round: filter, then take the latest version of what is left."""
 
-    def latest(rows: pl.LazyFrame, closings: pl.LazyFrame | None) -> pl.LazyFrame:
+    def latest(rows: pl.LazyFrame, closings: pl.LazyFrame | None, **options: Any) -> pl.LazyFrame:
         newest_last = rows.sort("identifier", "valid_from")
         return newest_last.unique("identifier", keep="last", maintain_order=True).filter(scd2.may_be_current())
 
