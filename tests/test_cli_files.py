@@ -65,6 +65,8 @@ def test_skipped_rows_go_to_the_rejects_file_and_come_back_mended(folder: Path) 
     done = run_here("ingest", "bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv")
     assert done.returncode == 0
     assert "rejects.csv; mend them there" in " ".join(done.stderr.split())
+    again = run_here("ingest", "bad.csv", "--on-invalid", "skip", "--rejects", "rejects.csv")  # all others are there
+    assert "rejects.csv; mend them there" in " ".join(again.stderr.split())
     failed = run_here("ingest", "bad.csv", "--rejects", "rejects.csv")
     assert "nothing was written, so mend them in their source" in " ".join(failed.stderr.split())
     rejects = folder / "rejects.csv"

@@ -189,7 +189,7 @@ def _tell(report: "FilesReport", dry_run: bool, rejects: str | None, skips: bool
         keep = "" if rejects else "; --rejects FILE keeps what is rejected"
         out.warning(f"{rows} invalid, and {'would not be' if dry_run else 'not'} written{keep}.")
     if rejects is not None and report.rejected_rows and not report.is_begun:
-        out.note(f"the rejected rows are in {rejects}; {_MEND if report.is_written else _MEND_SOURCE}.")
+        out.note(f"the rejected rows are in {rejects}; {_MEND if skips and not dry_run else _MEND_SOURCE}.")
 
 
 def _refuse(report: "FilesReport", dry_run: bool, rejects: str | None) -> None:
