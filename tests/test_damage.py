@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import TellFigures
 from tests.support.broken import RULES
 from tests.support.damage import (
+    ERASED,
     KINDS,
     Answers,
     Asker,
@@ -26,8 +28,13 @@ from tests.support.damage import (
     tell,
     verified,
 )
+from tests.support.operations import DAY
 from vxdata.errors import StorageError
 from vxdata.lake.checkpoint import settle_log
+from vxdata.lake.log_checksum import CHECKSUM_KEY
+from vxdata.lake.table import Table
+from vxdata.lake.trim import trim_log
+from vxdata.sdk import Client
 
 FEW, MANY = 6, 200
 LONG = pytest.param(MANY, marks=[pytest.mark.torture, pytest.mark.timeout(0)])
@@ -114,19 +121,89 @@ def test_what_a_plain_query_cannot_notice_is_counted(
     assert asker.ask(lake) == "right"
 
 
-def rename_in_log(lake: Path, old: str, new: str) -> dict[Path, bytes]:
-    """Rename a column of the patients wherever the log has its name; return what the files held before."""
-    before = {path: path.read_bytes() for path in (lake / "patients" / "_delta_log").iterdir()}
-    for path, data in before.items():
+# -- the log, as a whole
+
+
+def log_of(lake: Path) -> dict[Path, bytes]:
+    """Return what the files of the patients' log hold, and those of its checksums."""
+    files = [*lake.glob("patients/_delta_log/*"), *lake.glob("_vxdata/checkpoints/patients/*")]
+    return {path: path.read_bytes() for path in files}
+
+
+def falsify(lake: Path, kind: str) -> Path:
+    """Let the log tell a lie of a file of the patients that opens: in the newest checkpoint or the newest entry."""
+    path = sorted(lake.glob(f"patients/{KINDS[kind].removeprefix('*/')}"))[-1]
+    told, lie = ("patient/0", "patient/9")
+    if kind == "log":
+        path.write_bytes(path.read_bytes().replace(told.encode(), lie.encode()))
+    else:
+        rows = pl.read_parquet(path)
+        stats = pl.col("add").struct.field("stats").str.replace_all(told, lie)
+        kept = pl.when(pl.col("add").struct.field("path").is_not_null()).then(
+            pl.col("add").struct.with_fields(stats=stats)
+        )
+        rows.with_columns(kept.alias("add")).write_parquet(path)
+    return path
+
+
+ACTS: dict[str, Callable[[Client], object]] = {
+    "compact": lambda client: client.compact("patients"),
+    "checkpoint": lambda client: settle_log(patients_of(client)),
+    "trim": lambda client: trim_log(patients_of(client), datetime.now(UTC) + 90 * DAY),
+    "erase": lambda client: client.erase(ERASED, reason="consent withdrawn", dry_run=False),
+}
+
+
+def patients_of(client: Client) -> Table:
+    return client._session.lake.table(client.patients._spec)
+
+
+@pytest.mark.parametrize(
+    ("kind", "act"), [*(("checkpoint", act) for act in ACTS), *(("log", act) for act in ACTS if act != "trim")]
+)
+def test_a_log_that_opens_and_lies_is_not_built_on(copied: Copy, clean: Answers, kind: str, act: str) -> None:
+    lake = copied()
+    sound = log_of(lake)
+    lying = falsify(lake, kind)
+    assert lying.read_bytes() != sound[lying]
+    with pytest.raises(StorageError, match=rf"{lying.name}.*(damaged|checksum)"):
+        ACTS[act](client_of(lake))
+    assert verified(lake, clean) == "reported"
+    if (kind, act) != ("log", "compact"):  # which folds first: closings that name nothing would have refused it
+        assert log_of(lake).keys() == sound.keys()
+    lying.write_bytes(sound[lying])
+    assert verified(lake, clean) == "harmless"
+    ACTS[act](client_of(lake))
+    assert client_of(lake).verify().ok
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "log"])
+def test_without_checksums_of_the_log_a_lie_would_be_carried_on(
+    copied: Copy, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = copied()
+    falsify(lake, kind)
+    RULES["log checksum"](monkeypatch)
+    assert settle_log(patients_of(client_of(lake))) is not None
+    newest = sorted(lake.glob("patients/_delta_log/*.checkpoint.parquet"))[-1]
+    told = pl.read_parquet(newest)["add"].struct.field("stats").drop_nulls()
+    assert told.str.contains("patient/9", literal=True).any()
+
+
+def rename_in_log(lake: Path, old: str, new: str) -> None:
+    """Rename a column of the patients wherever the log has its name, in a log without checksums."""
+    for seal in lake.glob("_vxdata/checkpoints/patients/*"):
+        seal.unlink()
+    for path, data in log_of(lake).items():
         if path.suffix == ".json":
-            path.write_bytes(data.replace(rf"\"{old}\"".encode(), rf"\"{new}\"".encode()))
+            renamed = data.replace(rf"\"{old}\"".encode(), rf"\"{new}\"".encode())
+            path.write_bytes(renamed.replace(CHECKSUM_KEY.encode(), b"of_another_writer"))
         elif path.name.endswith(".checkpoint.parquet"):
             rows = pl.read_parquet(path)
             text = pl.col("metaData").struct.field("schemaString").str.replace_all(f'"{old}"', f'"{new}"')
             named = pl.col("metaData").struct.with_fields(schemaString=text)
             kept = pl.when(pl.col("metaData").struct.field("id").is_not_null()).then(named)
             rows.with_columns(kept.alias("metaData")).write_parquet(path)
-    return before
 
 
 @pytest.mark.parametrize("act", ["compact", "checkpoint"])
@@ -134,14 +211,13 @@ def test_a_column_whose_name_the_log_lost_is_neither_folded_away_nor_forgotten(
     copied: Copy, clean: Answers, act: str
 ) -> None:
     lake = copied()
-    before = rename_in_log(lake, "sex", "sey")
-    client = client_of(lake)
-    patients = client._session.lake.table(client.patients._spec)
+    sound = log_of(lake)
+    rename_in_log(lake, "sex", "sey")
     with pytest.raises(StorageError, match=r"a data file has a column that the log has lost.*sex"):
-        client.compact("patients") if act == "compact" else settle_log(patients)
+        ACTS[act](client_of(lake))
     assert verified(lake, clean) == "reported"
-    assert set((lake / "patients" / "_delta_log").iterdir()) == before.keys()
-    for path, data in before.items():
+    assert set(lake.glob("patients/_delta_log/*")) <= sound.keys()
+    for path, data in sound.items():
         path.write_bytes(data)
     assert is_same(answers(lake), clean)
 

@@ -19,7 +19,15 @@ from vxdata.errors import VxDataError
 from vxdata.lake import checkpoint
 
 MakeLakeUri = Callable[[], str]
-UNSEEN = {"same files", "missing entry", "checksum", "one commit", "batch in the log", "batch at the base"}
+UNSEEN = {
+    "same files",
+    "missing entry",
+    "checksum",
+    "log checksum",
+    "one commit",
+    "batch in the log",
+    "batch at the base",
+}
 """Rules that the machine cannot see missing: tests of races, kills, damage and batches do."""
 
 MINUTES = float(os.environ.get("VXDATA_TORTURE_MINUTES", "30"))

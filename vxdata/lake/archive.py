@@ -9,7 +9,8 @@ Source: design of record, section 5 (the log).
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from vxdata.errors import StorageError
@@ -21,12 +22,13 @@ from vxdata.lake.table import Table
 _RANGE = re.compile(r"(\d{20})-(\d{20})\.ndjson$")
 
 
-def archive_commits(table: Table, upto: int) -> int:
+def archive_commits(table: Table, upto: int, read: Mapping[int, LogEntry] = MappingProxyType({})) -> int:
     """Write the metadata of the commits that are not archived yet.
 
     Args:
         table: the table.
         upto: the last version to archive.
+        read: entries that were read before.
 
     Returns:
         How many commits were archived.
@@ -37,7 +39,7 @@ def archive_commits(table: Table, upto: int) -> int:
     first = max((last for _, last, _ in archived_ranges(table.store, table.spec.namespace)), default=-1) + 1
     if first > upto:
         return 0
-    entries = [_entry(table, version) for version in range(first, upto + 1)]
+    entries = [read.get(version) or _entry(table, version) for version in range(first, upto + 1)]
     text = "".join(json.dumps(to_record(table.spec.namespace, e), ensure_ascii=False) + "\n" for e in entries)
     table.store.put_new(f"{_folder(table.spec.namespace)}/{first:020d}-{upto:020d}.ndjson", text.encode())
     return len(entries)

@@ -12,6 +12,8 @@ from vxdata.errors import StorageError
 from vxdata.lake.archive import archive_commits
 from vxdata.lake.checkpoints import read_hint
 from vxdata.lake.foldable import BY_SCHEDULE, partitions_to_fold
+from vxdata.lake.log import read_entries
+from vxdata.lake.seals import refuse_unsealed, seal_checkpoint
 from vxdata.lake.table import Table
 
 CHECKPOINT_COMMITS = 15
@@ -30,8 +32,7 @@ def tend_log(table: Table, version: int) -> None:
     try:
         tail = version - last_checkpoint(table, version)
         if tail >= CHECKPOINT_COMMITS and tail >= CHECKPOINT_SHARE * table.snapshot().files.height:
-            table.checkpoint_version = table.write_checkpoint()
-            archive_commits(table, table.checkpoint_version)
+            table.checkpoint_version = _make_checkpoint(table)
             _ask_for_compaction(table)
     except StorageError as error:
         logger.warning("no checkpoint was written, opening the table gets slower: %s", error)
@@ -63,9 +64,20 @@ def settle_log(table: Table) -> int | None:
     version = table.snapshot().version
     if version == last_checkpoint(table, version):
         return None
-    table.checkpoint_version = table.write_checkpoint()
-    archive_commits(table, table.checkpoint_version)
+    table.checkpoint_version = _make_checkpoint(table)
     return table.checkpoint_version
+
+
+def _make_checkpoint(table: Table) -> int:
+    """Write and seal a checkpoint of the newest version, of what is as it was written, and archive the commits."""
+    store, namespace, newest = table.store, table.spec.namespace, table.snapshot().version
+    before = last_checkpoint(table, newest)
+    refuse_unsealed(store, namespace, before, "write a checkpoint of")
+    entries = read_entries(store, namespace, range(before + 1, newest + 1))  # raises at one that is damaged
+    version = table.write_checkpoint()
+    seal_checkpoint(store, namespace, version)
+    archive_commits(table, version, entries)
+    return version
 
 
 def last_checkpoint(table: Table, version: int) -> int:

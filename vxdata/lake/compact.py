@@ -8,12 +8,14 @@ Source: design of record, section 5 (compaction folds); the rules stand in `scd2
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.errors import StorageError
+from vxdata.lake.checkpoint import last_checkpoint
 from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import CheckedFiles, checked_files
 from vxdata.lake.faults import translated
@@ -31,6 +33,7 @@ from vxdata.lake.foldable import (
 from vxdata.lake.intent import Rewrite, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.lookup import FEW
+from vxdata.lake.seals import refuse_unsealed
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.columns import INSTANT
 
@@ -88,21 +91,34 @@ def compact(
     Raises:
         StorageError: a file is damaged or missing, told when all else is folded; or the store does not answer.
     """
-    done, damaged = [], []
+    done: list[Folded] = []
+    damaged: list[StorageError] = []
     for spec in specs:
-        for datasource_id in partitions_to_fold(lake.snapshot(spec), policy):
-            if datasources is None or datasource_id in datasources:
-                try:
+        newest = lake.snapshot(spec)
+        wanted = [name for name in partitions_to_fold(newest, policy) if datasources is None or name in datasources]
+        with _gathered(damaged):
+            if wanted:
+                checkpoint = last_checkpoint(lake.table(spec), newest.version)
+                refuse_unsealed(lake.store, spec.namespace, checkpoint, "compact")
+            for datasource_id in wanted:
+                with _gathered(damaged):
                     for folded in _fold_partition(lake, spec, datasource_id, policy, stamp):
                         progress(folded)
                         done.append(folded)
-                except StorageError as error:
-                    if error.retryable:
-                        raise
-                    damaged.append(error)
     if damaged:
         raise damaged[0]
     return done
+
+
+@contextmanager
+def _gathered(damaged: list[StorageError]) -> Iterator[None]:
+    """Gather what is damaged, so that all else is folded; a store that does not answer ends it."""
+    try:
+        yield
+    except StorageError as error:
+        if error.retryable:
+            raise
+        damaged.append(error)
 
 
 def _fold_partition(

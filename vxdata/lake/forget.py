@@ -20,7 +20,9 @@ from vxdata.lake.checkpoints import list_log
 from vxdata.lake.kept import drop, manifests
 from vxdata.lake.lake import Lake
 from vxdata.lake.log import json_lines, read_statistics
+from vxdata.lake.log_checksum import with_checksum
 from vxdata.lake.mentions import Mentions
+from vxdata.lake.seals import drop_seals
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 from vxdata.lake.traces import TableTraces, Traces
@@ -93,6 +95,7 @@ def _forget_checkpoints(table: Table) -> None:
         for files in log.checkpoints[older]:
             for found in files:
                 table.store.delete(found.key)
+    drop_seals(table.store, table.spec.namespace, newest)
 
 
 def _forget_entries(store: Store, table: TableTraces, live: set[str], mentions: Mentions) -> None:
@@ -100,6 +103,7 @@ def _forget_entries(store: Store, table: TableTraces, live: set[str], mentions: 
     for key, actions in _entries(store, table.spec.namespace):
         redacted = [_redacted(action, table.doomed, live, present, mentions) for action in actions]
         if redacted != actions:
+            redacted = with_checksum(redacted)
             lines = (json.dumps(action, ensure_ascii=False, separators=(",", ":")) for action in redacted)
             store.put(key, ("\n".join(lines) + "\n").encode())
 

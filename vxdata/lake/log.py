@@ -7,19 +7,20 @@ Source: Delta protocol, "Delta Log Entries"; design of record, section 5 (one co
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from vxdata.errors import StorageError
+from vxdata.lake.log_checksum import METADATA_KEY, is_as_written
 from vxdata.lake.store import Store
 
 LOG_FOLDER = "_delta_log"
 _ENTRY = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.json$")
 
-METADATA_KEY = "vxdata"
-"""Our own metadata stands under this key of a commit's `commitInfo`."""
+_READERS = 8
 
 REWRITES = frozenset({"compact"})
 """Operations that move rows between files and change no state."""
@@ -97,11 +98,21 @@ def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:
     return None if data is None else parse_entry(data, version, f"{store.uri}/{entry_key(namespace, version)}")
 
 
+def read_entries(store: Store, namespace: str, versions: Iterable[int]) -> dict[int, LogEntry]:
+    """Return some log entries, by version; those that are not there are left out. See `read_entry`."""
+    wanted = list(versions)
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda version: read_entry(store, namespace, version), wanted)
+        return {version: entry for version, entry in zip(wanted, found, strict=True) if entry is not None}
+
+
 def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
     """Parse the text of a log entry."""
     try:
         actions = json_lines(data)
-    except ValueError as error:
+        if not is_as_written(actions):
+            raise ValueError("its checksum is wrong")
+    except (ValueError, TypeError, AttributeError) as error:
         raise StorageError(f"the log entry is damaged: {error}", uri=uri, operation="read", retryable=False) from error
     if not actions:
         raise StorageError(

@@ -6,9 +6,9 @@ or when the table was made anew. Snapshots taken from it are values and outlive 
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import polars as pl
 
@@ -18,13 +18,14 @@ from vxdata.errors import NotFoundError, StorageError
 from vxdata.lake import scd2
 from vxdata.lake.again import again
 from vxdata.lake.faults import LOST_COLUMN, is_lower_layer, is_unanswered, to_storage_error, translated
-from vxdata.lake.log import METADATA_KEY, entry_key
+from vxdata.lake.log import entry_key
+from vxdata.lake.log_checksum import CHECKSUM_KEY, METADATA_KEY, checksum
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import Store
 from vxdata.schemas.columns import INSTANT, to_arrow_schema
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Transaction
 
     from vxdata.lake.datafile import DataFile
 
@@ -309,6 +310,8 @@ class Table:
                 AddAction(f.key, f.size, {PARTITION_COLUMN: f.datasource_id}, f.modified, data_change, f.statistics)
                 for f in added
             ]
+            transactions = [Transaction(app_id, base.version + 1) for app_id in app_ids]
+            said = _said(added, removed, metadata, transactions)
             removes = [
                 RemoveAction(f["key"], data_change, f["deleted_at"], f["size"], {PARTITION_COLUMN: f[PARTITION_COLUMN]})
                 for f in removed
@@ -320,8 +323,8 @@ class Table:
                 partition_by=[PARTITION_COLUMN],
                 commit_properties=CommitProperties(
                     max_commit_retries=0,
-                    custom_metadata={METADATA_KEY: dict(metadata)},
-                    app_transactions=[Transaction(app_id, base.version + 1) for app_id in app_ids],
+                    custom_metadata={METADATA_KEY: dict(metadata), CHECKSUM_KEY: checksum(said)},
+                    app_transactions=transactions,
                 ),
                 post_commithook_properties=PostCommitHookProperties(
                     create_checkpoint=False, cleanup_expired_logs=False
@@ -364,6 +367,28 @@ class Table:
                 f"{LOST_COLUMN} ({lost[0]!r} of {key}).",
                 uri=self.uri, operation="write a checkpoint of", retryable=False,
             )  # fmt: skip
+
+
+def _said(
+    added: "Sequence[DataFile]",
+    removed: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    transactions: "Sequence[Transaction]",
+) -> Iterator[dict[str, Any]]:
+    """Return what the actions of an entry will say, as its checksum takes them."""
+    yield {"commitInfo": {METADATA_KEY: dict(metadata)}}
+    for file in added:
+        yield {
+            "add": {
+                "path": quote(file.key),
+                "partitionValues": {PARTITION_COLUMN: file.datasource_id},
+                "size": file.size,
+                "modificationTime": file.modified,
+                "stats": file.statistics,
+            }
+        }
+    yield from ({"remove": {"path": quote(file["key"])}} for file in removed)
+    yield from ({"txn": {"appId": noted.app_id, "version": noted.version}} for noted in transactions)
 
 
 def _clocks() -> tuple[float, float]:

@@ -21,6 +21,7 @@ from vxdata.lake.archive import archive_commits, unarchived
 from vxdata.lake.checkpoints import LogFiles, list_log, read_hint
 from vxdata.lake.log import read_entry
 from vxdata.lake.recent import written_at
+from vxdata.lake.seals import drop_seals, refuse_unsealed
 from vxdata.lake.store import StoredObject
 from vxdata.lake.table import Table
 
@@ -105,12 +106,14 @@ def trim_log(table: Table, now: datetime, keep_days: int = LEAST_DAYS) -> TrimRe
     planned = None if checkpoint is None else plan_trimming(log, checkpoint, cutoff)
     if planned is None or not planned.keys:
         return TrimReport(0, None)
+    refuse_unsealed(table.store, table.spec.namespace, planned.checkpoint, "trim the log of")
     _archive(table, planned)
     _open_at(table, planned.checkpoint)
     with doomed.announced(table.store, planned.keys) as announcement:
         doomed.refuse_clock_ahead(table.store, announcement, judged_at, "trim the log of")
         for key in planned.keys:
             table.store.delete(key)
+    drop_seals(table.store, table.spec.namespace, planned.checkpoint)
     return TrimReport(len(planned.entries), planned.checkpoint)
 
 

@@ -20,6 +20,8 @@ from vxdata.lake.checkpoints import LogFiles, read_hint
 from vxdata.lake.faults import refuse_unanswered, translated
 from vxdata.lake.findings import Finding, found
 from vxdata.lake.log import LOG_FOLDER, entry_key, json_lines
+from vxdata.lake.log_checksum import is_as_written
+from vxdata.lake.seals import is_as_sealed, seal_key
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.store import Store
 
@@ -172,6 +174,8 @@ class LogReader:
                 return None
             data = self._store.get(part.key) or b""
             with _damage_named(part.key):
+                if not is_as_sealed(self._store, self.namespace, version, data):
+                    raise ValueError(f"it does not say what its checksum says, {seal_key(self.namespace, version)}")
                 frame = pl.read_parquet(io.BytesIO(data))
                 if "sidecar" in frame.columns and frame["sidecar"].count():
                     return None
@@ -183,6 +187,8 @@ class LogReader:
 def _parse_entry(key: str, data: bytes) -> list[dict[str, Any]]:
     with _damage_named(key):
         actions: list[dict[str, Any]] = json_lines(data)
+        if not is_as_written(actions):
+            raise ValueError("its checksum is wrong")
         unknown = {name for action in actions for name in action} - _ACTIONS
         if unknown or not actions:
             raise ValueError(f"unknown actions: {sorted(unknown)}" if unknown else "it is empty")
