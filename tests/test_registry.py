@@ -320,6 +320,13 @@ def test_another_definition_of_a_registered_type_is_refused(types: PayloadRegist
     assert types.of_type("scan") is first
 
 
+def test_a_definition_that_was_changed_in_a_notebook_says_to_restart_it(types: PayloadRegistry) -> None:
+    first = register(make({"body": None}))
+    with pytest.raises(InvalidInputError, match=r"was registered before with another definition; restart Python"):
+        register(make({"body": None, "side": None}))
+    assert types.of_type("scan") is first
+
+
 # -- as an installed package
 
 

@@ -57,8 +57,13 @@ class PayloadRegistry:
             return
         self._refuse_bad_class(cls)
         if known is not None and not _same_definition(known, cls):
+            name = f"{known.__module__}.{known.__qualname__}"
+            is_changed = (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
             raise InvalidInputError(
-                f"the type {cls.payload_type!r} is taken by {known.__module__}.{known.__qualname__}."
+                f"{name} was registered before with another definition; restart Python (in a notebook: the kernel) to "
+                "use the new one."
+                if is_changed
+                else f"the type {cls.payload_type!r} is taken by {name}."
             )
         taken = next((c for c in self if c.namespace == cls.namespace and c.payload_type != cls.payload_type), None)
         if taken is not None:
