@@ -8,11 +8,12 @@ Source: ISO 8601; DICOM PS3.5, section 6.2 (DA, DT).
 
 import json
 import math
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -152,16 +153,20 @@ def _decimals(cells: pl.Series, wanted: pl.Decimal, rules: TextRules) -> pl.Seri
 
 _CERTAIN = (
     (r"^\d{4}-\d\d-\d\d$", "%Y-%m-%d"),
-    (r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)$", "%Y-%m-%dT%H:%M:%S%.f%#z"),
-    (r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?$", "%Y-%m-%dT%H:%M:%S%.f"),
+    (r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)$", "%Y-%m-%dT%H:%M:%S%.f%#z"),
+    (r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(?:\.\d{1,9})?$", "%Y-%m-%dT%H:%M:%S%.f"),
     (r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d$", "%Y-%m-%dT%H:%M"),
     (r"^\d{8}$", "%Y%m%d"),
-    (r"^\d{14}(?:\.\d{1,6})?$", "%Y%m%d%H%M%S%.f"),
+    (r"^\d{12}[0-5]\d(?:\.\d{1,6})?$", "%Y%m%d%H%M%S%.f"),
     (r"^\d{1,2}\.\d{1,2}\.\d{4}$", "%d.%m.%Y"),
-    (r"^\d{1,2}\.\d{1,2}\.\d{4} \d\d:\d\d:\d\d$", "%d.%m.%Y %H:%M:%S"),
+    (r"^\d{1,2}\.\d{1,2}\.\d{4} \d\d:\d\d:[0-5]\d$", "%d.%m.%Y %H:%M:%S"),
     (r"^\d{1,2}\.\d{1,2}\.\d{4} \d\d:\d\d$", "%d.%m.%Y %H:%M"),
 )
 """Forms that can mean one thing only."""
+_SECOND_60 = r"\d:60(?:\D|$)"
+"""A leap second, which the parser reads as the next minute."""
+_TWO_DIGITS = {"%y", "%D", "%x"}
+"""What names a year without its century."""
 
 
 def _instants(cells: pl.Series, formats: tuple[str, ...]) -> pl.Series:
@@ -170,8 +175,12 @@ def _instants(cells: pl.Series, formats: tuple[str, ...]) -> pl.Series:
     for pattern, form in forms:
         is_next = (found.is_null() & cells.str.contains(pattern)).fill_null(False)
         if is_next.any():
+            if formats:
+                is_next &= ~cells.str.contains(_SECOND_60).fill_null(False)
             text = cells.zip_with(is_next, pl.Series([None], dtype=pl.String))
             parsed = _to_instants(text.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T") if "T" in form else text, form)
+            if _TWO_DIGITS.intersection(re.findall("%.", form)):  # 69 is 2069 to this parser, and 1969 to others
+                parsed = _where(parsed <= datetime.now(UTC) + timedelta(days=1), parsed)
             found = parsed if is_next.all() else found.zip_with(~is_next, parsed)
     return _where(found.dt.year().is_between(1, 9999).fill_null(False), found)
 
