@@ -497,6 +497,31 @@ def test_the_version_of_an_unknown_commit_may_be_taken_by_another(scene: Scene) 
     assert scene.years() == [0, 2]
 
 
+def damage_newest_entry(scene: Scene) -> None:
+    """Let the newest entry of the patients say something else than was written, in words that nobody needs."""
+    key = entry_key("patients", scene.b._session.lake.table(table_spec(PatientPayload)).snapshot().version)
+    data = scene.store.get(key) or b""
+    assert b'"author":"' in data
+    scene.store.put(key, data.replace(b'"author":"', b'"author":"x'))
+
+
+def test_a_race_that_was_lost_to_an_entry_that_is_damaged_since_is_planned_again(scene: Scene) -> None:
+    late = scene.update(scene.a, Q, birthyear=1).run_to(Step.WRITTEN)
+    scene.b.patients.update(P, {"birthyear": 2})
+    damage_newest_entry(scene)
+    late.finish()
+    assert late.stops.count(Step.PLANNED) == 2
+    assert (scene.years(P), scene.years(Q)) == ([0, 2], [0, 1])
+
+
+def test_whether_a_damaged_entry_is_an_unknown_commit_is_not_guessed(scene: Scene) -> None:
+    token, _ = update_in_vain(scene)
+    scene.b.patients.update(P, {"birthyear": 2})
+    damage_newest_entry(scene)
+    with pytest.raises(StorageError, match=r"the log entry is damaged.*restore it from a backup"):
+        scene.a.resolve(token)
+
+
 def test_a_log_that_cannot_be_read_settles_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: Any) -> None:
         raise StorageError("no answer", uri=scene.uri, operation="read", retryable=True)
@@ -737,7 +762,7 @@ def test_history_is_not_loaded_over_what_is_known(scene: Scene, is_deleted: bool
 def test_a_checkpoint_that_fails_is_no_failed_write(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(table: Table) -> int:
+    def full(table: Table, version: int) -> int:
         raise StorageError("No space left on device", uri=table.uri, operation="write to", retryable=False)
 
     monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 1)

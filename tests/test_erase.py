@@ -29,6 +29,7 @@ from vxdata.lake import forget as forgetting
 from vxdata.lake.checkpoint import settle_log
 from vxdata.lake.datafile import write_data_files
 from vxdata.lake.intent import Patience
+from vxdata.lake.local_store import LocalStore
 from vxdata.lake.mentions import Mentions
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.table import Table
@@ -559,6 +560,30 @@ def test_what_killed_commits_left_half_written_goes(client: Client) -> None:
 
 def temporary_files(log: Path) -> list[str]:
     return [path.name for path in log.iterdir() if path.name.endswith(".tmp") or "#" in path.name]
+
+
+def test_a_commit_that_lands_while_the_log_forgets_keeps_its_statistics(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, forget_entries, list_keys = Client(client.uri), forgetting._forget_entries, LocalStore.list_keys
+    landed: list[str] = []
+
+    def list_then_commit(store: LocalStore, prefix: str = "") -> Iterator[str]:
+        yield from list(list_keys(store, prefix))
+        if prefix == "patients" and not landed:
+            landed.append("patient/late")
+            other.patients.create(Resource(identifier="patient/late", parent_identifier="datasource/d"))
+
+    def forget(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "list_keys", list_then_commit)
+            forget_entries(*arguments)
+
+    monkeypatch.setattr(forgetting, "_forget_entries", forget)
+    assert erased(client).left == ()
+    entry = sorted(Path(client.uri, "patients", "_delta_log").glob("*.json"))[-1].read_text()
+    assert landed == ["patient/late"]
+    assert "patient/late" in entry
 
 
 def test_what_nobody_can_read_in_a_log_is_told(client: Client) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vxdata.errors import StorageError
 from vxdata.lake.format import OWN_FOLDER
-from vxdata.lake.log import LogEntry, json_lines, read_entry
+from vxdata.lake.log import LogEntry, json_lines, read_sound_entry
 from vxdata.lake.store import Store
 from vxdata.lake.table import Table
 
@@ -95,7 +95,7 @@ def to_record(namespace: str, entry: LogEntry) -> dict[str, Any]:
 
 
 def _entry(table: Table, version: int) -> LogEntry:
-    entry = read_entry(table.store, table.spec.namespace, version)
+    entry = read_sound_entry(table.store, table.spec.namespace, version)
     if entry is None:
         raise StorageError(
             f"log entry {version} is missing and was never archived.",

@@ -12,8 +12,7 @@ from vxdata.errors import StorageError
 from vxdata.lake.archive import archive_commits
 from vxdata.lake.checkpoints import read_hint
 from vxdata.lake.foldable import BY_SCHEDULE, partitions_to_fold
-from vxdata.lake.log import read_entries
-from vxdata.lake.seals import refuse_unsealed, seal_checkpoint
+from vxdata.lake.seals import refuse_damaged_state, seal_checkpoint, unseal
 from vxdata.lake.table import Table
 
 CHECKPOINT_COMMITS = 15
@@ -69,15 +68,14 @@ def settle_log(table: Table) -> int | None:
 
 
 def _make_checkpoint(table: Table) -> int:
-    """Write and seal a checkpoint of the newest version, of what is as it was written, and archive the commits."""
-    store, namespace, newest = table.store, table.spec.namespace, table.snapshot().version
-    before = last_checkpoint(table, newest)
-    refuse_unsealed(store, namespace, before, "write a checkpoint of")
-    entries = read_entries(store, namespace, range(before + 1, newest + 1))  # raises at one that is damaged
-    version = table.write_checkpoint()
-    seal_checkpoint(store, namespace, version)
-    archive_commits(table, version, entries)
-    return version
+    """Write and seal a checkpoint of the newest version, if its log is as it was written, and archive the commits."""
+    store, namespace, newest = table.store, table.spec.namespace, table.listed_snapshot().version
+    entries = refuse_damaged_state(store, namespace, newest, "write a checkpoint of")
+    unseal(store, namespace, newest)
+    table.write_checkpoint(newest)
+    seal_checkpoint(store, namespace, newest)
+    archive_commits(table, newest, entries)
+    return newest
 
 
 def last_checkpoint(table: Table, version: int) -> int:

@@ -45,9 +45,24 @@ class LogFiles:
         return max(self.checkpoints, default=-1)
 
 
-def list_log(store: Store, namespace: str) -> LogFiles:
-    """Return what lies in the log of a table."""
-    return to_log_files(store.list_objects(f"{namespace}/{LOG_FOLDER}"))
+def list_log(store: Store, namespace: str, from_version: int = 0) -> LogFiles:
+    """Return what lies in the log of a table, from some version on."""
+    after = f"{namespace}/{LOG_FOLDER}/{from_version:020d}" if from_version > 0 else None
+    return to_log_files(store.list_objects(f"{namespace}/{LOG_FOLDER}", after))
+
+
+def newest_checkpoint(store: Store, namespace: str, newest: int) -> int:
+    """Return the version of the newest whole checkpoint up to a version; -1 if there is none.
+
+    A log may hold the entries of a month, so it is listed from the version that `_last_checkpoint` names, which may lag
+    behind; from its beginning only where no checkpoint is found there.
+    """
+    hint = read_hint(store, namespace)
+    for from_version in (hint, 0) if 0 < hint <= newest else (0,):
+        found = [version for version in list_log(store, namespace, from_version).checkpoints if version <= newest]
+        if found:
+            return max(found)
+    return -1
 
 
 def to_log_files(objects: Iterable[StoredObject]) -> LogFiles:

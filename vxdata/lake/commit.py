@@ -8,8 +8,8 @@ base version on, in this order:
     (c) a file that the commit takes out is not live any more: drop the work and plan again.
     (d) otherwise put the same data files, written once, at the new version.
 
-An entry since the base that is missing means plan again, never (d). The loop is a generator that stops between its
-steps, so that a test can interleave writers by hand; `commit` runs it to its end.
+An entry since the base that is missing or damaged means plan again, never (d). The loop is a generator that stops
+between its steps, so that a test can interleave writers by hand; `commit` runs it to its end.
 
 Source: design of record, section 5 (one commit primitive).
 """
@@ -26,7 +26,7 @@ from vxdata.errors import CommitUnknownError, ConflictError, StorageError, VxDat
 from vxdata.lake.datafile import DataFile, write_data_files, write_parts
 from vxdata.lake.faults import is_lower_layer, to_storage_error
 from vxdata.lake.intent import Patience, Plan, Planner, Premises, Rewrite, Rewriter, Stamp
-from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.log import LogEntry, read_entry, refuse_damaged
 from vxdata.lake.snapshot import Snapshot
 from vxdata.lake.table import Table
 from vxdata.lake.token import UnknownCommit
@@ -230,7 +230,8 @@ class _Put:
                 return _Finding(_Verdict.LANDED, newest, own)
             if newest.version == base.version:
                 return _Finding(_Verdict.STILL_FREE, newest)
-            if len(entries) < len(versions) or self._is_stale(newest, entries, premises):
+            is_known = len(entries) == len(versions) and all(entry.is_as_written for entry in entries)
+            if not is_known or self._is_stale(newest, entries, premises):
                 return _Finding(_Verdict.REPLAN, newest)
             return _Finding(_Verdict.PUT_AGAIN, newest)
         except StorageError:
@@ -307,7 +308,10 @@ def resolve(table: Table, token: UnknownCommit, stamp: Stamp) -> int | None:
             entry = read_entry(table.store, table.spec.namespace, token.version)
             if entry is None:
                 return find_archived(table, token.commit_id)
-            return token.version if entry.commit_id == token.commit_id else None
+            if entry.commit_id == token.commit_id:
+                return token.version
+            refuse_damaged(entry, f"{table.uri}: version {token.version}")
+            return None
         if base.version < token.version - 1:
             raise StorageError(
                 "the log ends before the commit's base version.",

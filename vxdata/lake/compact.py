@@ -15,7 +15,6 @@ import polars as pl
 
 from vxdata.catalog.table import PARTITION_COLUMN, TableSpec
 from vxdata.errors import StorageError
-from vxdata.lake.checkpoint import last_checkpoint
 from vxdata.lake.commit import rewrite
 from vxdata.lake.datafile import CheckedFiles, checked_files
 from vxdata.lake.faults import translated
@@ -33,7 +32,7 @@ from vxdata.lake.foldable import (
 from vxdata.lake.intent import Rewrite, Stamp
 from vxdata.lake.lake import Lake
 from vxdata.lake.lookup import FEW
-from vxdata.lake.seals import refuse_unsealed
+from vxdata.lake.seals import refuse_damaged_state
 from vxdata.lake.snapshot import Snapshot
 from vxdata.schemas.columns import INSTANT
 
@@ -98,8 +97,7 @@ def compact(
         wanted = [name for name in partitions_to_fold(newest, policy) if datasources is None or name in datasources]
         with _gathered(damaged):
             if wanted:
-                checkpoint = last_checkpoint(lake.table(spec), newest.version)
-                refuse_unsealed(lake.store, spec.namespace, checkpoint, "compact")
+                refuse_damaged_state(lake.store, spec.namespace, newest.version, "compact")
             for datasource_id in wanted:
                 with _gathered(damaged):
                     for folded in _fold_partition(lake, spec, datasource_id, policy, stamp):

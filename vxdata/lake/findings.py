@@ -6,6 +6,8 @@ from typing import Literal
 
 import polars as pl
 
+from vxdata.lake.log import ENTRY_REMEDY
+
 Severity = Literal["error", "warning", "info"]
 _ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 MOST_SUBJECTS = 100
@@ -18,10 +20,14 @@ _BY_HAND = "find out who wrote it (client.resources.history), then correct the r
 KINDS: dict[str, tuple[Severity, str]] = {
     "lake-format-damaged": ("error", f"{_FROM_BACKUP}; every lake's lake.json has its own id"),
     "log-unreadable": ("error", "restore the table's _delta_log from a backup; the data files are not affected"),
-    "log-entry-damaged": ("error", f"{_FROM_BACKUP}; if a later checkpoint is whole, it is not needed to read"),
+    "log-entry-damaged": ("error", ENTRY_REMEDY),
     "log-entry-missing": ("error", _FROM_BACKUP),
     "log-hint-wrong": ("warning", "nothing: the next checkpoint writes it anew"),
-    "checkpoint-damaged": ("error", "remove its files if all entries since the one before are there; else restore it"),
+    "checkpoint-damaged": (
+        "error",
+        "remove its files if all entries since the one before are there; else restore it from a backup; where there is "
+        "none, and it opens, remove its checksum (_vxdata/checkpoints) to accept what it says",
+    ),
     "log-state-differs": ("error", "restore the newest checkpoint from a backup, or remove it if it is not needed"),
     "file-missing": ("error", f"{_FROM_BACKUP}; its rows are lost otherwise"),
     "file-damaged": ("error", f"{_FROM_BACKUP}; its rows cannot be trusted"),

@@ -46,7 +46,7 @@ def forget(lake: Lake, traces: Traces, *, is_first_run: bool) -> None:
     for table in traces.tables:
         if not is_first_run or table.doomed or table.identifiers:
             _forget_checkpoints(lake.table(table.spec))
-        _forget_entries(lake.store, table, set(lake.snapshot(table.spec).files["key"]), mentions)
+        _forget_entries(lake, table, mentions)
         _forget_archive(lake.store, table.spec, mentions)
     for name in kept_of(lake.store, traces):
         with suppress(NotFoundError):  # whoever kept it just now saw that its files are about to go
@@ -61,7 +61,7 @@ def kept_of(store: Store, traces: Traces) -> tuple[str, ...]:
 
 def named_by_log(store: Store, namespace: str) -> set[str]:
     """Return the keys of all files that entries of a table's log add or remove."""
-    return {key for _, actions in _entries(store, namespace) for key in _paths(actions)}
+    return {key for _, actions in _entries(store, _entry_keys(store, namespace)) for key in _paths(actions)}
 
 
 def _paths(actions: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -71,9 +71,12 @@ def _paths(actions: Iterable[dict[str, Any]]) -> Iterator[str]:
                 yield unquote(action[kind]["path"])
 
 
-def _entries(store: Store, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _entry_keys(store: Store, namespace: str) -> list[str]:
+    return [found.key for _, found in sorted(list_log(store, namespace).entries.items())]
+
+
+def _entries(store: Store, keys: list[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Return each log entry that is there: its key and its actions."""
-    keys = [found.key for _, found in sorted(list_log(store, namespace).entries.items())]
     with ThreadPoolExecutor(_READERS) as pool:
         for key, data in zip(keys, pool.map(store.get, keys), strict=True):
             if data:
@@ -98,9 +101,12 @@ def _forget_checkpoints(table: Table) -> None:
     drop_seals(table.store, table.spec.namespace, newest)
 
 
-def _forget_entries(store: Store, table: TableTraces, live: set[str], mentions: Mentions) -> None:
-    present = {key.removeprefix(f"{table.spec.namespace}/") for key in store.list_keys(table.spec.namespace)}
-    for key, actions in _entries(store, table.spec.namespace):
+def _forget_entries(lake: Lake, table: TableTraces, mentions: Mentions) -> None:
+    store, namespace = lake.store, table.spec.namespace
+    entries = _entry_keys(store, namespace)  # before the files: what a later entry adds is not looked for there
+    present = {key.removeprefix(f"{namespace}/") for key in store.list_keys(namespace)}
+    live = set(lake.snapshot(table.spec).files["key"])
+    for key, actions in _entries(store, entries):
         redacted = [_redacted(action, table.doomed, live, present, mentions) for action in actions]
         if redacted != actions:
             redacted = with_checksum(redacted)

@@ -103,9 +103,9 @@ class LocalStore:
             except FileNotFoundError:
                 return []
 
-    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list_objects(self, prefix: str = "", after: str | None = None) -> Iterator[StoredObject]:
         """See `Store`. A file that goes away while we look is not listed."""
-        for key in self.list_keys(prefix):
+        for key in (key for key in self.list_keys(prefix) if after is None or key > after):
             with translated(self.uri, "list"):
                 try:
                     found = (self.root / key).stat()

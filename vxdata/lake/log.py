@@ -14,13 +14,19 @@ from typing import Any
 from urllib.parse import unquote
 
 from vxdata.errors import StorageError
-from vxdata.lake.log_checksum import METADATA_KEY, is_as_written
+from vxdata.lake.log_checksum import CHECKSUM_KEY, METADATA_KEY, is_as_written
 from vxdata.lake.store import Store
 
 LOG_FOLDER = "_delta_log"
 _ENTRY = re.compile(rf"{LOG_FOLDER}/(\d{{20}})\.json$")
 
 _READERS = 8
+
+ENTRY_REMEDY = (
+    "restore it from a backup (or an older object version); where there is none, look through what it says, and take "
+    f"{CHECKSUM_KEY} out of it to accept that; if a later checkpoint is whole, it is not needed to read"
+)
+"""What a person can do about a damaged log entry."""
 
 REWRITES = frozenset({"compact"})
 """Operations that move rows between files and change no state."""
@@ -40,6 +46,7 @@ class LogEntry:
         moves_rows_only: whether it changes no row's state, as a compaction does.
         changes_table: whether it changes the table's metadata or protocol, as `add_columns` does.
         app_ids: the applications whose transactions it notes: the parts of batches that it completes.
+        is_as_written: whether it says what its checksum says, if it has one.
     """
 
     version: int
@@ -51,6 +58,7 @@ class LogEntry:
     moves_rows_only: bool
     changes_table: bool
     app_ids: tuple[str, ...] = ()
+    is_as_written: bool = True
 
     @property
     def commit_id(self) -> str | None:
@@ -98,11 +106,36 @@ def read_entry(store: Store, namespace: str, version: int) -> LogEntry | None:
     return None if data is None else parse_entry(data, version, f"{store.uri}/{entry_key(namespace, version)}")
 
 
-def read_entries(store: Store, namespace: str, versions: Iterable[int]) -> dict[int, LogEntry]:
-    """Return some log entries, by version; those that are not there are left out. See `read_entry`."""
+def read_sound_entry(store: Store, namespace: str, version: int) -> LogEntry | None:
+    """Return one log entry for who carries on what it says; None if it is not there.
+
+    Raises:
+        StorageError: the entry cannot be read, or does not say what its checksum says.
+    """
+    entry = read_entry(store, namespace, version)
+    if entry is not None:
+        refuse_damaged(entry, f"{store.uri}/{entry_key(namespace, version)}")
+    return entry
+
+
+def refuse_damaged(entry: LogEntry, uri: str) -> None:
+    """Refuse an entry that does not say what its checksum says.
+
+    Raises:
+        StorageError: it does not; says what to do.
+    """
+    if not entry.is_as_written:
+        raise StorageError(
+            f"the log entry is damaged: it does not say what its checksum says. What to do: {ENTRY_REMEDY}.",
+            uri=uri, operation="read", retryable=False,
+        )  # fmt: skip
+
+
+def read_sound_entries(store: Store, namespace: str, versions: Iterable[int]) -> dict[int, LogEntry]:
+    """Return some log entries, by version; those that are not there are left out. See `read_sound_entry`."""
     wanted = list(versions)
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda version: read_entry(store, namespace, version), wanted)
+        found = pool.map(lambda version: read_sound_entry(store, namespace, version), wanted)
         return {version: entry for version, entry in zip(wanted, found, strict=True) if entry is not None}
 
 
@@ -110,8 +143,7 @@ def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
     """Parse the text of a log entry."""
     try:
         actions = json_lines(data)
-        if not is_as_written(actions):
-            raise ValueError("its checksum is wrong")
+        is_sound = is_as_written(actions)
     except (ValueError, TypeError, AttributeError) as error:
         raise StorageError(f"the log entry is damaged: {error}", uri=uri, operation="read", retryable=False) from error
     if not actions:
@@ -131,4 +163,5 @@ def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
         moves_rows_only=metadata.get("operation") in REWRITES,
         changes_table=any("metaData" in a or "protocol" in a for a in actions),
         app_ids=tuple(a["txn"]["appId"] for a in actions if "txn" in a),
+        is_as_written=is_sound,
     )

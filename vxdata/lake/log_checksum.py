@@ -29,7 +29,7 @@ _SAID = {
 def checksum(actions: Iterable[Mapping[str, Any]]) -> str:
     """Return the SHA-256, in hexadecimal digits, of what some actions say, in whatever order."""
     said = (json.dumps(_said(kind, fields), sort_keys=True) for one in actions for kind, fields in one.items())
-    return hashlib.sha256("\n".join(sorted(said)).encode()).hexdigest()
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(text.encode()).digest() for text in said))).hexdigest()
 
 
 def _said(kind: str, fields: Mapping[str, Any]) -> list[Any]:
@@ -48,6 +48,6 @@ def with_checksum(entry: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_as_written(entry: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the actions of an entry say what its checksum says, or it has none."""
-    sealed = [action["commitInfo"].get(CHECKSUM_KEY) for action in entry if "commitInfo" in action]
-    return sealed in ([], [None]) or sealed == [checksum(entry)]
+    """Whether the actions of an entry say what its checksum says, or it has none; one elsewhere was misplaced."""
+    sealed = {kind: said[CHECKSUM_KEY] for action in entry for kind, said in action.items() if CHECKSUM_KEY in said}
+    return not sealed or sealed == {"commitInfo": checksum(entry)}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from vxdata.errors import StorageError
-from vxdata.lake.log import LogEntry, read_entry
+from vxdata.lake.log import LogEntry, read_sound_entry
 from vxdata.lake.store import Store
 
 _READERS = 8
@@ -29,13 +29,13 @@ def recently_removed(
         cutoff: entries that are older by both clocks end the walk: whatever lies below them is older still.
 
     Raises:
-        StorageError: an entry is missing although older ones are there, so that nobody knows what it took out.
+        StorageError: an entry is damaged, or missing although older ones are there: nobody knows what it took out.
     """
     removed: set[str] = set()
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(newest, -1, -_READERS):
             versions = range(start, max(start - _READERS, -1), -1)
-            entries = list(pool.map(lambda version: read_entry(store, namespace, version), versions))
+            entries = list(pool.map(lambda version: read_sound_entry(store, namespace, version), versions))
             for version, entry in zip(versions, entries, strict=True):
                 if entry is None:
                     _refuse_hole(store, namespace, version, modified)

@@ -87,9 +87,9 @@ class S3Store:
         with translated(self.uri, "list"):
             return [str(name) for name in again(self._objects.list_with_delimiter)["common_prefixes"]]
 
-    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list_objects(self, prefix: str = "", after: str | None = None) -> Iterator[StoredObject]:
         """See `Store`."""
-        tries, last = MOST_TRIES, None
+        tries, last = MOST_TRIES, after
         while tries:
             try:
                 for found in self._list_after(prefix, last):

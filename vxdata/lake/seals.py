@@ -1,8 +1,9 @@
 """Seals: checksums of checkpoints, which deltalake writes without.
 
-What a checkpoint says is sealed right after it was written, in `_vxdata/checkpoints/<namespace>/<version>.json`; who
-builds on it, and could carry damage on, looks at the seal first: a new checkpoint, compaction, erasure, trimming. A
-checkpoint whose writer was killed in between, or that another writer made, has no seal and is accepted.
+What a checkpoint says is sealed right after it was written, in `_vxdata/checkpoints/<namespace>/<version>.json`. Who
+builds on a state, and could carry damage on, looks first whether the checkpoint and the entries that make it are as
+they were written: a new checkpoint, compaction, vacuum, erasure, trimming. A checkpoint whose writer was killed in
+between, or that another writer made, has no seal and is accepted.
 """
 
 import io
@@ -11,16 +12,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from vxdata.errors import StorageError
+from vxdata.lake.checkpoints import newest_checkpoint
 from vxdata.lake.faults import translated
 from vxdata.lake.findings import KINDS
 from vxdata.lake.format import OWN_FOLDER
-from vxdata.lake.log import LOG_FOLDER
+from vxdata.lake.log import LOG_FOLDER, LogEntry, read_sound_entries
 from vxdata.lake.log_checksum import checksum
 from vxdata.lake.store import Store
 
 FOLDER = f"{OWN_FOLDER}/checkpoints"
 _SEALED = ["add", "txn", "metaData", "protocol"]
 """Not `remove`: how long a checkpoint remembers files that are gone depends on when it is written."""
+_BATCH = 500
 
 
 def seal_checkpoint(store: Store, namespace: str, version: int) -> None:
@@ -66,6 +69,26 @@ def is_as_sealed(store: Store, namespace: str, version: int, data: bytes) -> boo
         return False
 
 
+def refuse_damaged_state(store: Store, namespace: str, newest: int, operation: str) -> dict[int, LogEntry]:
+    """Refuse to build on a version of a table whose newest checkpoint, or an entry since, is not as it was written.
+
+    Args:
+        store: the lake's store.
+        namespace: the table.
+        newest: the version.
+        operation: what is refused, for the error.
+
+    Returns:
+        The entries since the checkpoint, by version.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    checkpoint = newest_checkpoint(store, namespace, newest)
+    refuse_unsealed(store, namespace, checkpoint, operation)
+    return read_sound_entries(store, namespace, range(checkpoint + 1, newest + 1))
+
+
 def drop_seals(store: Store, namespace: str, below: int) -> None:
     """Delete the seals of checkpoints below a version: what they are of is gone, or is not needed any more."""
     for key in list(store.list_keys(f"{FOLDER}/{namespace}")):
@@ -77,13 +100,22 @@ def _actions(data: bytes, uri: str) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     with translated(uri, "read a checkpoint of"):
-        rows = pq.read_table(io.BytesIO(data), columns=_SEALED).to_pylist(maps_as_pydicts="strict")
-    return ({kind: fields} for row in rows for kind, fields in row.items() if fields is not None)
+        for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_BATCH, columns=_SEALED):
+            for row in batch.to_pylist(maps_as_pydicts="strict"):
+                yield {kind: fields for kind, fields in row.items() if fields is not None}
 
 
 def checkpoint_key(namespace: str, version: int) -> str:
     """Return the key of a checkpoint as deltalake writes it: classic, in one file."""
     return f"{namespace}/{LOG_FOLDER}/{version:020d}.checkpoint.parquet"
+
+
+def unseal(store: Store, namespace: str, version: int) -> None:
+    """Delete the seal of a checkpoint that is about to be written anew; one that is left would be of another state.
+
+    A table that was restored from a backup comes to the same version again, and says something else.
+    """
+    store.delete(seal_key(namespace, version))
 
 
 def seal_key(namespace: str, version: int) -> str:

@@ -64,8 +64,13 @@ class Store(Protocol):
     def list_folders(self) -> list[str]:
         """List the names of the folders right below the root, in no order."""
 
-    def list_objects(self, prefix: str = "") -> Iterator[StoredObject]:
-        """List the objects below a prefix (a folder) with their sizes and ages, in no order."""
+    def list_objects(self, prefix: str = "", after: str | None = None) -> Iterator[StoredObject]:
+        """List the objects below a prefix (a folder) with their sizes and ages, in no order.
+
+        Args:
+            prefix: the folder.
+            after: only objects whose keys sort after this text.
+        """
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

@@ -332,15 +332,21 @@ class Table:
             )
         self.store.settle(entry_key(self.spec.namespace, base.version + 1))
 
-    def write_checkpoint(self) -> int:
-        """Write a checkpoint of the newest version; return that version.
+    def write_checkpoint(self, version: int | None = None) -> int:
+        """Write a checkpoint.
+
+        Args:
+            version: of which version; None for the newest.
+
+        Returns:
+            The version.
 
         Raises:
             StorageError: it could not be written, or the log is damaged and would be so for ever; no commit depends on
                 it.
         """
         with self._lock, translated(self.uri, "write a checkpoint of"):
-            handle = self._refreshed()
+            handle = self._refreshed() if version is None else self._handle_at(version)
             assert handle is not None, "only called for a table that exists"
             self._refuse_lost_columns(handle)
             again(handle.create_checkpoint)

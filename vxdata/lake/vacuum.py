@@ -29,6 +29,7 @@ from vxdata.lake.kept import kept_files
 from vxdata.lake.lake import Lake
 from vxdata.lake.log import LOG_FOLDER, entry_version
 from vxdata.lake.recent import recently_removed
+from vxdata.lake.seals import refuse_damaged_state
 from vxdata.lake.snapshot import NO_TABLE, Snapshot
 from vxdata.lake.store import StoredObject
 from vxdata.lake.temporary import is_temporary
@@ -208,7 +209,9 @@ def _plan(lake: Lake, folder: Folder, cutoff: datetime) -> list[tuple[object, ..
 
 def _needed_now(lake: Lake, folder: Folder, cutoff: datetime) -> set[str]:
     spec = next(spec for spec in all_specs() if spec.namespace == folder.name)
-    return needed_files(folder, lake.table(spec).listed_snapshot(), cutoff)
+    newest = lake.table(spec).listed_snapshot()
+    refuse_damaged_state(lake.store, folder.name, newest.version, "vacuum")  # else a live file could seem to be none
+    return needed_files(folder, newest, cutoff)
 
 
 def needed_files(folder: Folder, newest: Snapshot, cutoff: datetime) -> set[str]:
