@@ -15,6 +15,8 @@ from tests.support.cli import plain, read_terminal, run_here, start_on_terminal
 from vxdata.errors import NotFoundError
 from vxdata.schemas import Resource
 from vxdata.sdk import Client
+from vxdata_cli import interrupt
+from vxdata_cli.out import out
 
 
 @pytest.fixture
@@ -109,6 +111,17 @@ def test_an_interrupt_at_a_question_ends_it_at_once(client: Client, args: tuple[
     assert process.wait(timeout=20) == 130
     assert "Traceback" not in shown
     assert client.volumes.query().versions().count() == before
+
+
+@pytest.mark.parametrize("is_asking", [True, False])
+def test_an_interrupt_that_a_question_does_not_notice_ends_it_too(
+    is_asking: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(interrupt.os, "_exit", codes.append)
+    monkeypatch.setattr(out, "is_asking", is_asking)
+    interrupt._end_a_question()
+    assert codes == [130] * is_asking
 
 
 def test_what_was_shown_is_what_is_changed(client: Client) -> None:

@@ -36,10 +36,12 @@ class Out:
         quiet: only errors and warnings are shown (and JSON, where asked for).
         shows_progress: long work says what it does, if stderr is a terminal.
         debug: an error comes with its traceback.
+        is_asking: a question waits for its answer.
     """
 
     def __init__(self) -> None:
         self.as_json, self.quiet, self.shows_progress, self.debug = False, False, True, False
+        self.is_asking = False
 
     @cached_property
     def _stdout(self) -> "Console":
@@ -124,12 +126,15 @@ class Out:
         if not sys.stdin.isatty():
             raise InvalidInputError("nobody is at the terminal to confirm it; pass --yes to do it without asking.")
         signal.siginterrupt(signal.SIGINT, True)  # Polars lets what is interrupted go on waiting
+        self.is_asking = True
         try:
             is_wanted = typer.confirm(question, err=True)
         except typer.Abort as end:
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
+        finally:
+            self.is_asking = False
         if not is_wanted:
             self.note("Nothing was written.")
             raise typer.Exit(1)
