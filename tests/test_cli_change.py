@@ -89,6 +89,14 @@ def test_the_change_is_shown_and_asked_about(client: Client) -> None:
     assert client.volumes.retrieve("volume/1").payload.volume_type == "T2"
 
 
+def test_what_differs_in_long_texts_is_shown(client: Client) -> None:
+    before, after = f"{'a' * 200} before", f"{'a' * 200} after"
+    client.volumes.update("volume/1", {"series_description": before})
+    _, shown = answer("n", "update", "volume/1", "--set", f"series_description={after}")
+    (line,) = (line for line in shown.splitlines() if "series_description" in line)
+    assert line.split() == ["series_description", f"...{'a' * 19}", "before", f"...{'a' * 19}", "after"]
+
+
 def test_no_leaves_all_as_it_is(client: Client) -> None:
     code, shown = answer("n", "delete", "patient/1", "--cascade")
     assert code == 1

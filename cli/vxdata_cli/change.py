@@ -32,6 +32,9 @@ DELETE_EXAMPLES = """Examples:
   $ vxdata delete volume/BB00017/1/1 --reason "phantom"
   $ vxdata delete patient/BB00017 --cascade"""
 
+_MOST_COMMON, _SHOWN_BEFORE = 40, 20
+"""Characters that two texts may have in common, and how many of more are shown before the first that differs."""
+
 Identifier = Annotated[
     str, typer.Argument(metavar="IDENTIFIER", autocompletion=complete_identifiers, help="Such as patient/BB00017.")
 ]
@@ -258,9 +261,17 @@ def _confirm(title: str, changes: Mapping[str, tuple[Any, Any]], *, yes: bool) -
         return
     if not sys.stdin.isatty():
         raise InvalidInputError(f"{title}? Nobody can be asked here, since this is no terminal; --yes does it.")
-    rows = [(name, _shown(before), _shown(after)) for name, (before, after) in changes.items()]
+    rows = [(name, *_beside(_shown(before), _shown(after))) for name, (before, after) in changes.items()]
     out.ask(rows_table(("field", "now", "will be"), rows, title=title))
     out.confirm("Do it?")
+
+
+def _beside(before: str, after: str) -> tuple[str, str]:
+    """Return two texts as they are compared: what long ones have in common at their beginning is left out."""
+    pairs = zip(before, after, strict=False)
+    common = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(before), len(after)))
+    start = common - _SHOWN_BEFORE if common > _MOST_COMMON else 0
+    return (before, after) if start == 0 else (f"...{before[start:]}", f"...{after[start:]}")
 
 
 def _known(resource: "ResourceResponse[Any]") -> dict[str, Any]:
