@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +39,7 @@ from tests.support.upkeep import clock_of_today, make_older
 from vxdata.errors import StorageError
 from vxdata.lake import checkpoint, seals
 from vxdata.lake.checkpoint import settle_log
+from vxdata.lake.log import LogEntry, parse_entry
 from vxdata.lake.log_checksum import CHECKSUM_KEY
 from vxdata.lake.table import Table
 from vxdata.lake.trim import trim_log
@@ -261,6 +265,28 @@ def test_a_checksum_in_the_wrong_place_is_damage(copied: Copy) -> None:
     entry.write_bytes(entry.read_bytes().replace(b'"commitInfo"', b'"commitInfn"'))
     with pytest.raises(StorageError, match=r"the log entry is damaged"):
         settle_log(patients_of(client_of(lake)))
+
+
+def test_a_bit_that_flips_in_an_entry_is_seen_or_changes_nothing_but_when_and_what_it_is_called(told: Path) -> None:
+    entries = [path.read_bytes() for path in told.glob("patients/_delta_log/*.json")]
+    data = bytearray(max((entry for entry in entries if CHECKSUM_KEY.encode() in entry), key=len))
+    sound, chance = parse_entry(bytes(data), 1, "here"), random.Random(1)
+    verdicts: Counter[str] = Counter()
+    for bit in chance.sample(range(len(data) * 8), 4_000):
+        data[bit // 8] ^= 1 << bit % 8
+        try:
+            found = parse_entry(bytes(data), 1, "here")
+            verdicts["seen" if not found.is_as_written else "harmless"] += 1
+            assert not found.is_as_written or unnamed(found) == unnamed(sound)
+        except StorageError:
+            verdicts["unreadable"] += 1
+        data[bit // 8] ^= 1 << bit % 8
+    assert verdicts.keys() == {"seen", "unreadable", "harmless"}
+
+
+def unnamed(entry: LogEntry) -> LogEntry:
+    """Return an entry without what deltalake says of it, which no checksum of ours covers."""
+    return replace(entry, timestamp=None, operation=None)
 
 
 def rename_in_log(lake: Path, old: str, new: str) -> None:

@@ -140,17 +140,24 @@ def read_sound_entries(store: Store, namespace: str, versions: Iterable[int]) ->
 
 
 def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
-    """Parse the text of a log entry."""
-    try:
-        actions = json_lines(data)
-        is_sound = is_as_written(actions)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StorageError(f"the log entry is damaged: {error}", uri=uri, operation="read", retryable=False) from error
-    if not actions:
+    """Parse the text of a log entry.
+
+    Raises:
+        StorageError: it is empty, or is none.
+    """
+    if not data.strip():
         raise StorageError(
             "the log entry is empty, as after a crash of the machine; remove the file by hand if it is the newest one.",
             uri=uri, operation="read", retryable=False,
         )  # fmt: skip
+    try:
+        return _to_entry(json_lines(data), version)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise StorageError(f"the log entry is damaged: {detail}", uri=uri, operation="read", retryable=False) from error
+
+
+def _to_entry(actions: list[dict[str, Any]], version: int) -> LogEntry:
     info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
     metadata = info.get(METADATA_KEY) or {}
     return LogEntry(
@@ -163,5 +170,5 @@ def parse_entry(data: bytes, version: int, uri: str) -> LogEntry:
         moves_rows_only=metadata.get("operation") in REWRITES,
         changes_table=any("metaData" in a or "protocol" in a for a in actions),
         app_ids=tuple(a["txn"]["appId"] for a in actions if "txn" in a),
-        is_as_written=is_sound,
+        is_as_written=is_as_written(actions),
     )
