@@ -16,7 +16,7 @@ from vxdata.sdk import Client, F
 COLUMNS = ("identifier", "patient_id", "modality", "series_description")
 IDC_COLUMNS = ("SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription")
 AS_IDC = ("series_instance_uid", *COLUMNS[1:])
-"""The same as idc-index answers: an identifier of ours is three times as long as the UID that it ends in."""
+"""The same as idc-index answers: an identifier of ours is more than twice as long as the UID that it ends in."""
 FILTER_GOAL, SUBQUERY_GOAL, PLANNING_GOAL = 1.15, 1.3, 10.0
 MANY = 80_000
 

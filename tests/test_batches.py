@@ -15,6 +15,7 @@ from tests.support import stepping
 from tests.support.broken import RULES
 from tests.support.cli import PROSTATE, first_release, run, write_release
 from tests.support.stepping import Puts, Step, Writer, lost_answer, open_client
+from tests.support.upkeep import write_checkpoint
 from vxdata.errors import InvalidInputError
 from vxdata.lake.archive import archive_commits
 from vxdata.lake.audit import all_records
@@ -96,7 +97,7 @@ def test_a_batch_id_survives_checkpoints_and_the_trimming_of_the_log(client: Cli
     patients = table(client)
     for n in range(3):
         client.patients.update(P, {"birthyear": 1960 + n})
-    archive_commits(patients, patients.write_checkpoint())
+    archive_commits(patients, write_checkpoint(patients))
     for version in range(patients.snapshot().version):
         patients.store.delete(entry_key("patients", version))
     again = load(open_client(client.uri))

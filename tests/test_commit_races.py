@@ -25,6 +25,7 @@ from tests.support.broken import RULES
 from tests.support.proxy import Fault, Match, Proxy
 from tests.support.servers import make_bucket
 from tests.support.stepping import TICK, Clock, Put, Puts, Step, Writer, lost_answer, lost_request, open_client
+from tests.support.upkeep import write_checkpoint
 from tests.support.wishes import NewerPatient
 from vxdata.catalog.table import table_spec
 from vxdata.errors import (
@@ -375,7 +376,7 @@ def lose_a_log_entry(scene: Scene) -> list[int | None]:
     scene.b.patients.update(P, {"birthyear": 1})
     scene.b.patients.update(Q, {"birthyear": 2})
     assert writer.step() is Step.FAILED
-    scene.b._session.lake.table(table_spec(PatientPayload)).write_checkpoint()
+    write_checkpoint(scene.b._session.lake.table(table_spec(PatientPayload)))
     scene.store.delete(entry_key("patients", scene.table().version() - 1))
     writer.finish()
     rows = open_client(scene.uri).patients.query().collect().filter(identifier=P)
@@ -396,7 +397,7 @@ def test_the_first_log_entry_since_the_base_may_be_missing_too(scene: Scene) -> 
     scene.b.patients.update(P, {"birthyear": 1})
     scene.b.patients.update(Q, {"birthyear": 1})
     assert writer.step() is Step.FAILED
-    scene.b._session.lake.table(table_spec(PatientPayload)).write_checkpoint()
+    write_checkpoint(scene.b._session.lake.table(table_spec(PatientPayload)))
     scene.store.delete(entry_key("patients", scene.table().version() - 1))
     writer.finish()
     found = open_client(scene.uri).patients.retrieve(P)
@@ -762,7 +763,7 @@ def test_history_is_not_loaded_over_what_is_known(scene: Scene, is_deleted: bool
 def test_a_checkpoint_that_fails_is_no_failed_write(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(table: Table, version: int) -> int:
+    def full(table: Table, version: int) -> None:
         raise StorageError("No space left on device", uri=table.uri, operation="write to", retryable=False)
 
     monkeypatch.setattr(checkpoint, "CHECKPOINT_COMMITS", 1)

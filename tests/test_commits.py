@@ -15,6 +15,7 @@ from deltalake.schema import Field, PrimitiveType
 
 from tests.support.cli import plain, read_terminal, run, run_on_terminal, start_on_terminal
 from tests.support.stepping import open_client
+from tests.support.upkeep import write_checkpoint
 from vxdata.errors import InvalidInputError, NotFoundError
 from vxdata.lake import audit
 from vxdata.lake.archive import archive_commits
@@ -49,7 +50,7 @@ def patients(client: Client) -> Table:
 def trim(client: Client, upto: int) -> None:
     """Do what trimming does: archive, and take the entries out of the log."""
     table = patients(client)
-    table.write_checkpoint()
+    write_checkpoint(table)
     archive_commits(table, upto)
     for version in range(upto + 1):
         table.store.delete(entry_key("patients", version))

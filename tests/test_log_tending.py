@@ -70,7 +70,7 @@ def test_archiving_again_adds_nothing(client: Client) -> None:
 def test_a_failed_checkpoint_is_a_warning_and_never_a_failed_write(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(table: Table, version: int) -> int:
+    def refuse(table: Table, version: int) -> None:
         raise StorageError("full", uri=table.uri, operation="write a checkpoint of", retryable=False)
 
     monkeypatch.setattr(Table, "write_checkpoint", refuse)

@@ -22,6 +22,7 @@ from tests.support.upkeep import (
     same,
     table_of,
     tell,
+    write_checkpoint,
     write_until_checkpoint,
 )
 from vxdata.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StorageError
@@ -53,7 +54,7 @@ def forget(client: Client, clock: Clock) -> None:
     for name in TOLD:
         rewrite(client, name)
     for name in TOLD:
-        table_of(client, name).write_checkpoint()
+        write_checkpoint(table_of(client, name))
     clock.turn(MONTHS)
     assert client.vacuum(dry_run=False).count > 0 or client.snapshots.list().height
     assert sum(trim_log(table_of(client, name), clock.now).entries for name in TOLD) > 10

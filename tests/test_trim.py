@@ -20,6 +20,7 @@ from tests.support.upkeep import (
     same,
     table_of,
     tell,
+    write_checkpoint,
     write_until_checkpoint,
 )
 from vxdata.errors import InvalidInputError, NotFoundError, StorageError
@@ -88,7 +89,7 @@ def test_a_clock_that_is_ahead_of_the_stores_stops_it(lake: Path, monkeypatch: p
 @BUCKETS_IN_LONG_RUNS
 def test_a_trimmed_table_opens_cold_at_its_checkpoint_and_for_writers(lake_uri: str, clock: Clock) -> None:
     client = tell(lake_uri, clock)
-    checkpoint = table_of(client, "patients").write_checkpoint()
+    checkpoint = write_checkpoint(table_of(client, "patients"))
     write_until_checkpoint(client, 2)
     seen = contents(Client(lake_uri))
     report = trim_log(table_of(client, "patients"), clock.turn(MONTHS))

@@ -27,6 +27,7 @@ from tests.support.upkeep import (
     same,
     table_of,
     tell,
+    write_checkpoint,
 )
 from vxdata.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, VxDataError
 from vxdata.lake import kept, table, vacuum
@@ -240,7 +241,7 @@ def test_where_no_lake_is_nothing_is_found(tmp_path: Path) -> None:
 def test_a_log_with_a_hole_stops_it(old_lake: Path) -> None:
     rewrite(Client(old_lake), "patients")
     newest = table_of(Client(old_lake), "patients").listed_snapshot().version
-    table_of(Client(old_lake), "patients").write_checkpoint()
+    write_checkpoint(table_of(Client(old_lake), "patients"))
     (old_lake / f"patients/_delta_log/{newest - 1:020d}.json").unlink()
     before = keys_of(Client(old_lake))
     with pytest.raises(StorageError, match="verify"):

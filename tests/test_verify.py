@@ -30,6 +30,7 @@ from tests.support.upkeep import (
     same,
     table_of,
     tell,
+    write_checkpoint,
     write_until_checkpoint,
 )
 from vxdata.errors import NotFoundError, VxDataError
@@ -82,7 +83,7 @@ def test_a_whole_lake_has_no_findings(lake_uri: str) -> None:
     clock = clock_of_today()
     client = tell(lake_uri, clock)
     assert client.verify().findings.is_empty()
-    table_of(client, "patients").write_checkpoint()
+    write_checkpoint(table_of(client, "patients"))
     rewrite(client, "patients")
     client.snapshots.keep("paper")
     clock.turn(MONTHS)

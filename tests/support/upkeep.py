@@ -107,6 +107,13 @@ def write_until_checkpoint(client: Client, commits: int = CHECKPOINT_COMMITS) ->
         client.patients.update("patient/3", {"birthyear": 1000 + n, "sex": uuid.uuid4().hex})
 
 
+def write_checkpoint(table: Table) -> int:
+    """Write a checkpoint of the newest version without a checksum, as another writer does; return the version."""
+    version = table.listed_snapshot().version
+    table.write_checkpoint(version)
+    return version
+
+
 def make_older(lake: str | Path, by: timedelta, *patterns: str) -> None:
     """Make files of a local lake older for its store."""
     for pattern in patterns or ("**/*",):

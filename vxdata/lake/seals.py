@@ -1,9 +1,10 @@
 """Seals: checksums of checkpoints, which deltalake writes without.
 
-What a checkpoint says is sealed right after it was written, in `_vxdata/checkpoints/<namespace>/<version>.json`. Who
-builds on a state, and could carry damage on, looks first whether the checkpoint and the entries that make it are as
-they were written: a new checkpoint, compaction, vacuum, erasure, trimming. A checkpoint whose writer was killed in
-between, or that another writer made, has no seal and is accepted.
+What a checkpoint says, and its bytes, are sealed right after it was written, in
+`_vxdata/checkpoints/<namespace>/<version>.json`; the same said in other bytes is as good. Who builds on a state, and
+could carry damage on, looks first whether the checkpoint and the entries that make it are as they were written: a new
+checkpoint, compaction, vacuum, erasure, trimming. A checkpoint whose writer was killed in between, or that another
+writer made, has no seal and is accepted.
 """
 
 import hashlib
@@ -25,6 +26,14 @@ FOLDER = f"{OWN_FOLDER}/checkpoints"
 _SEALED = ["add", "txn", "metaData", "protocol"]
 """Not `remove`: how long a checkpoint remembers files that are gone depends on when it is written."""
 _BATCH = 500
+
+
+def unseal(store: Store, namespace: str, version: int) -> None:
+    """Delete the seal of a checkpoint that is about to be written anew; one that is left would be of another state.
+
+    A table that was restored from a backup comes to the same version again, and says something else.
+    """
+    store.delete(seal_key(namespace, version))
 
 
 def seal_checkpoint(store: Store, namespace: str, version: int) -> None:
@@ -69,7 +78,7 @@ def is_as_sealed(store: Store, namespace: str, version: int, data: bytes) -> boo
             return True
         content = json.loads(sealed)
         if content.get("bytes_sha256") == _sha256(data):
-            return True  # the bytes of another writer may say the same, which takes longer to see
+            return True  # quickly seen; another writer may have said the same in other bytes since
         return bool(content["sha256"] == checksum(_actions(data, store.uri)))
     except (StorageError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -118,14 +127,6 @@ def _actions(data: bytes, uri: str) -> Iterator[dict[str, Any]]:
 def checkpoint_key(namespace: str, version: int) -> str:
     """Return the key of a checkpoint as deltalake writes it: classic, in one file."""
     return f"{namespace}/{LOG_FOLDER}/{version:020d}.checkpoint.parquet"
-
-
-def unseal(store: Store, namespace: str, version: int) -> None:
-    """Delete the seal of a checkpoint that is about to be written anew; one that is left would be of another state.
-
-    A table that was restored from a backup comes to the same version again, and says something else.
-    """
-    store.delete(seal_key(namespace, version))
 
 
 def seal_key(namespace: str, version: int) -> str:

@@ -332,30 +332,22 @@ class Table:
             )
         self.store.settle(entry_key(self.spec.namespace, base.version + 1))
 
-    def write_checkpoint(self, version: int | None = None) -> int:
-        """Write a checkpoint.
-
-        Args:
-            version: of which version; None for the newest.
-
-        Returns:
-            The version.
+    def write_checkpoint(self, version: int) -> None:
+        """Write a checkpoint of a version.
 
         Raises:
             StorageError: it could not be written, or the log is damaged and would be so for ever; no commit depends on
                 it.
         """
         with self._lock, translated(self.uri, "write a checkpoint of"):
-            handle = self._refreshed() if version is None else self._handle_at(version)
-            assert handle is not None, "only called for a table that exists"
+            handle = self._handle_at(version)
             self._refuse_lost_columns(handle)
             again(handle.create_checkpoint)
-            return int(handle.version())
 
     def _refuse_lost_columns(self, handle: "DeltaTable") -> None:
         """Refuse a state that lacks a column of its newest data file, which has all columns of its time.
 
-        Data files have checksums, the schema in the log has none: a bit that flips there may leave another name.
+        The entries that make and widen a table have no checksum: a bit that flips there may leave another name.
         """
         files = pl.DataFrame(handle.get_add_actions()).select("path", "modification_time")
         if files.is_empty():
