@@ -562,6 +562,16 @@ def temporary_files(log: Path) -> list[str]:
     return [path.name for path in log.iterdir() if path.name.endswith(".tmp") or "#" in path.name]
 
 
+def test_older_checkpoints_go_with_their_checksums(client: Client) -> None:
+    client.patients.update(X, {"birthyear": 1950})
+    before = settle_log(client._session.lake.table(table_spec(PatientPayload)))
+    assert before is not None
+    assert erased(client).left == ()
+    kept = {path.name[:20] for path in Path(client.uri, "patients", "_delta_log").glob("*.checkpoint.parquet")}
+    assert {path.stem for path in Path(client.uri, "_vxdata", "checkpoints", "patients").iterdir()} == kept
+    assert f"{before:020d}" not in kept
+
+
 def test_a_commit_that_lands_while_the_log_forgets_keeps_its_statistics(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

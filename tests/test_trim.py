@@ -109,6 +109,7 @@ def test_only_the_newest_old_checkpoint_and_what_follows_stays(lake: Path) -> No
     entries, checkpoints = log_of(lake)
     assert trimmed(lake).checkpoint == checkpoints[-1]
     assert log_of(lake) == ([v for v in entries if v >= checkpoints[-1]], checkpoints[-1:])
+    assert [int(seal.stem) for seal in (lake / "_vxdata/checkpoints/patients").iterdir()] == checkpoints[-1:]
     assert trimmed(lake).entries == 0
 
 
